@@ -1,0 +1,1 @@
+"""Video action recognition: backbones, drop-in motion blocks, data sets and recipes."""

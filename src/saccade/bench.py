@@ -1,0 +1,139 @@
+"""One timing core: ours against the peer, alternating in one process, as a ratio of medians.
+
+A file `benchmarks/SLUG.py` has a function `comparisons()` that yields [`Comparison`][saccade.bench.Comparison]s, one at
+a time, so that what one needs is freed before the next is built.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch.utils.benchmark import Timer
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two ways to compute the same thing.
+
+    Args:
+        name: What is computed, with its sizes.
+        ours: Called without arguments.
+        peer: Called without arguments; gives the same result.
+        peer_name: What the peer is: a package, or the formulation of the paper.
+        target: The ratio of times (peer / ours) that we mean to reach.
+        memory_target: The ratio of peak memory (peer / ours) that we mean to reach; `None`: memory is not measured.
+        limit: What bounds the speed: operations, bytes.
+    """
+
+    name: str
+    ours: Callable[[], object]
+    peer: Callable[[], object]
+    peer_name: str
+    target: float = 1.0
+    memory_target: float | None = None
+    limit: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The result of one comparison; times are medians in seconds, memory in bytes."""
+
+    name: str
+    peer_name: str
+    ours_s: float
+    peer_s: float
+    ratio: float
+    target: float
+    ours_bytes: int | None
+    peer_bytes: int | None
+    memory_ratio: float | None
+    memory_target: float | None
+    limit: str
+
+    @property
+    def met(self) -> bool:
+        """Whether both targets are reached."""
+        memory = self.memory_ratio is None or self.memory_target is None or self.memory_ratio >= self.memory_target
+        return self.ratio >= self.target and memory
+
+    def row(self) -> dict[str, object]:
+        """As a JSON row."""
+        return {**asdict(self), "met": self.met}
+
+
+def compare(comparison: Comparison, *, rounds: int = 7, min_seconds: float = 0.2) -> Measured:
+    """Time both sides, alternating, so that a drift of the machine meets both alike.
+
+    Args:
+        comparison: What to time.
+        rounds: How often each side is timed; the medians are compared.
+        min_seconds: The least time of one round of one side.
+
+    Returns:
+        Medians and ratios; a ratio above 1 says that ours is ahead.
+    """
+    sides = {"ours": comparison.ours, "peer": comparison.peer}
+    timers = {side: Timer("f()", globals={"f": f}, num_threads=torch.get_num_threads()) for side, f in sides.items()}
+    loops: dict[str, int] = {}
+    for side, function in sides.items():
+        function()
+        start = time.perf_counter()
+        timers[side].timeit(1)
+        loops[side] = max(1, round(min_seconds / max(time.perf_counter() - start, 1e-7)))
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        for side, timer in timers.items():
+            seconds[side].append(timer.timeit(loops[side]).median)
+    ours, peer = (statistics.median(seconds[side]) for side in ("ours", "peer"))
+    memory: tuple[int, int] | None = None
+    if comparison.memory_target is not None:
+        memory = peak_memory(comparison.ours), peak_memory(comparison.peer)
+    return Measured(
+        name=comparison.name,
+        peer_name=comparison.peer_name,
+        ours_s=ours,
+        peer_s=peer,
+        ratio=peer / ours,
+        target=comparison.target,
+        ours_bytes=memory[0] if memory else None,
+        peer_bytes=memory[1] if memory else None,
+        memory_ratio=memory[1] / max(memory[0], 1) if memory else None,
+        memory_target=comparison.memory_target,
+        limit=comparison.limit,
+    )
+
+
+def peak_memory(function: Callable[[], object]) -> int:
+    """The most bytes that a call holds in torch's allocators beyond what was held before.
+
+    On CUDA the allocator's own counter is read; on the CPU every allocation and release is followed by the profiler,
+    so that the figure is exact and the same on each run.
+
+    Args:
+        function: Called without arguments.
+
+    Returns:
+        Bytes.
+    """
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        torch.cuda.synchronize()
+        if torch.cuda.max_memory_allocated() > before:
+            return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        function()
+    held = peak = 0
+    changes = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(changes, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak

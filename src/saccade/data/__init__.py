@@ -1,0 +1,1 @@
+"""Decoding, sampling, layouts, loading; nothing downloads unasked."""

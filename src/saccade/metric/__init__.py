@@ -1,0 +1,1 @@
+"""Deep metric learning: losses, heads, retrieval metrics, data sets and recipes."""

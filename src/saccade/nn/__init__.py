@@ -1,0 +1,1 @@
+"""Layers, backbones and shared losses that several domains use."""

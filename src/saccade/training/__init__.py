@@ -1,0 +1,1 @@
+"""What every Lightning task shares."""
