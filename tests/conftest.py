@@ -7,7 +7,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-jaxtyping.install_import_hook("saccade", "beartype.beartype")
+jaxtyping.install_import_hook("saccade", "tests.typechecker.typecheck")
 
 import torch  # noqa: E402
 

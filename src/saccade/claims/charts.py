@@ -82,7 +82,7 @@ def curves_chart(claim: Claim, result: Result, name: str) -> Figure:
     axes.set_xlabel(axis.x)
     axes.set_ylabel(axis.y)
     axes.grid(color=INK, alpha=0.12, linewidth=0.8)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.5, handlelength=1.4)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.4, frameon=False, labelcolor=INK)
     return figure
 
 
