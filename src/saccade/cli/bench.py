@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -35,7 +36,7 @@ def bench(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     rows: list[dict[str, Any]] = []
     for name in [slug] if slug else files:
         table = Table(title=f"{name}: times of the peer / times of ours", title_justify="left")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -147,7 +148,7 @@ def _print(claim: Claim, result: Result) -> None:
             mean, std = result.summary(arm, key)
             cells.append(f"{mean:.{metric.digits}f} ± {std:.{metric.digits}f}")
         table.add_row(about.title, *cells, *([f"{paper[arm]:g}" if arm in paper else "–"] if paper else []))
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
     for row in result.judged:
         console.print(f"  {row.verdict:<13} {row.text}: {row.mean:.3g}  [{row.low:.3g}, {row.high:.3g}]", markup=False)
