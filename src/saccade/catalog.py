@@ -128,6 +128,17 @@ METHODS: tuple[Method, ...] = (
         ),
         repository="CUAI/CorrectAndSmooth",
         licence=NO_LICENCE,
+        parts=(
+            "saccade.graph:CorrectAndSmooth",
+            "saccade.graph:LabelPropagation",
+            "saccade.graph:propagate",
+            "saccade.graph:normalized_adjacency",
+            "saccade.graph:tune",
+            "saccade.graph:spectral_features",
+            "saccade.graph:diffusion_features",
+        ),
+        claim="saccade.graph.claims:CORRECT_AND_SMOOTH",
+        checkpoints="none: base predictions are made anew",
     ),
     Method(
         slug="dal-gan",

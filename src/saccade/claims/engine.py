@@ -101,6 +101,7 @@ def reproduce(
     data = on or claim.default_data
     if data not in claim.data:
         raise ValueError(f"{claim.slug} has no data {data!r}; there is {', '.join(claim.data)}")
+    claim = claim.for_data(data)
     if budget not in claim.budgets:
         raise ValueError(f"no budget {budget!r}: smoke, small or full")
     source = claim.data[data]

@@ -47,7 +47,7 @@ class NodeData:
 
     @property
     def num_nodes(self) -> int:
-        """n."""
+        """N."""
         return len(self.labels)
 
 
@@ -215,7 +215,7 @@ def _features(folder: Path, name: str, test: np.ndarray, num_nodes: int) -> Spar
     blocks = []
     for part, rows in (("allx", test.min()), ("tx", len(test))):
         path = folder / f"ind.{name}.{part}"
-        block = safe_unpickle(path)
+        block: Any = safe_unpickle(path)
         if not scipy.sparse.issparse(block) or block.shape[0] != rows:
             raise ValueError(f"{path} should hold a sparse matrix with {rows} rows")
         try:  # a damaged matrix could lead outside its arrays
@@ -227,4 +227,6 @@ def _features(folder: Path, name: str, test: np.ndarray, num_nodes: int) -> Spar
     col, data = (np.concatenate([getattr(block, field) for block in blocks]) for field in ("col", "data"))
     size = (num_nodes, blocks[0].shape[1])
     indices = torch.from_numpy(np.stack([row, col]).astype(np.int64))
-    return SparseFeatures.of(torch.sparse_coo_tensor(indices, torch.from_numpy(data).float(), size))
+    return SparseFeatures.of(
+        torch.sparse_coo_tensor(indices, torch.from_numpy(data).float(), size, check_invariants=True)
+    )

@@ -38,8 +38,8 @@ def citation_graph(
     homophily: float = 0.82,
     vocabulary: int = 1000,
     words_per_node: float = 18.0,
-    field_words: float = 0.22,
-    topic_words: float = 0.12,
+    field_words: float = 0.2,
+    topic_words: float = 0.08,
 ) -> CitationGraph:
     """A degree-corrected planted partition with bags of words; a pure function of its arguments.
 
