@@ -47,7 +47,8 @@ def propagate(
 
     A step is one sparse product into one of two buffers, with alpha and the restart fused into it. Columns are
     independent of each other: several settings of alpha are computed at once as extra columns, which costs far less
-    than one after the other. Not differentiable. Source: arXiv:2010.13993, section 2.2 and 2.3.
+    than one after the other. Not differentiable; torch.compile leaves it as it is, for it
+    knows no sparse tensors. Source: arXiv:2010.13993, sections 2.2 and 2.3.
 
     Args:
         adj: S, the sparse CSR matrix (n, n) of [`normalized_adjacency`][saccade.graph.normalized_adjacency].
@@ -199,11 +200,10 @@ class CorrectAndSmooth:
         self, prob: Float[Tensor, "n k"], labels: Int[Tensor, " n"], labelled: Labelled, adj: Edges | Graph
     ) -> Float[Tensor, "n k"]:
         """Correct, then smooth (or what `stages` says); arguments and result as in those."""
+        check_probabilities(prob)
         graph = Graph.of(adj, len(prob))
         if self.stages != "smooth":
             prob = self.correct(prob, labels, labelled, graph)
-        else:
-            check_probabilities(prob)
         return prob if self.stages == "correct" else self.smooth(prob, labels, labelled, graph)
 
 

@@ -44,10 +44,7 @@ def known_labels(
     Raises:
         ValueError: What does not fit, in a sentence.
     """
-    if prob.ndim != 2 or not prob.is_floating_point():
-        raise ValueError(f"predictions are floats of shape (n, k), not {prob.dtype} of shape {tuple(prob.shape)}")
-    if not bool(torch.isfinite(prob).all()):
-        raise ValueError("predictions are finite numbers, but some are NaN or infinite")
+    check_scores(prob)
     if labels.is_floating_point() or labels.shape != prob.shape[:1]:
         raise ValueError(
             f"labels are {len(prob)} integers, one for each row of the predictions, "
@@ -65,12 +62,25 @@ def known_labels(
     return index, onehot.scatter_(1, known[:, None], 1.0)
 
 
+def check_scores(prob: Float[Tensor, "n k"]) -> None:
+    """Predictions are a matrix of finite numbers.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if prob.ndim != 2 or not prob.is_floating_point():
+        raise ValueError(f"predictions are floats of shape (n, k), not {prob.dtype} of shape {tuple(prob.shape)}")
+    if not bool(torch.isfinite(prob).all()):
+        raise ValueError("predictions are finite numbers, but some are NaN or infinite")
+
+
 def check_probabilities(prob: Float[Tensor, "n k"]) -> None:
     """Each row is a distribution, within what rounding and 16-bit floats do to it.
 
     Raises:
         ValueError: The first row that is none.
     """
+    check_scores(prob)
     sums = prob.sum(1, dtype=working_dtype(prob))
     off = ((sums - 1).abs() > 0.1) | (prob < -1e-3).any(1)
     if bool(off.any()):

@@ -33,12 +33,17 @@ def neighbourhood(
     mended &= (guesses[0] != labels) & (guesses[1] == labels)
     chosen = _around(neighbours, _densest(neighbours, mended), size)
     place = {node: at for at, node in enumerate(chosen)}
-    inner = np.array([(place[a], place[b]) for a, b in edges.T.tolist() if a in place and b in place]).reshape(-1, 2)
+    inner = np.array([(place[a], place[b]) for a, b in edges.T.tolist() if a in place and b in place], int).reshape(
+        -1, 2
+    )
     spots = spring_layout(inner, len(chosen))
     known = np.isin(chosen, split.train.numpy())
-    figure = Figure(figsize=(11, 5.4), facecolor="white")
+    wide, high = np.maximum(np.ptp(spots, 0), 1e-3)
+    figure = Figure(figsize=(11, float(np.clip(5.2 * high / wide, 3.0, 7.0)) + 0.5), facecolor="white")
     for axes, guess, title in zip(figure.subplots(1, 2), guesses, ("base predictor", "Correct & Smooth"), strict=True):
-        axes.add_collection(LineCollection(list(spots[inner]), colors="#c3c8cf", linewidths=0.8, zorder=1))
+        axes.add_collection(
+            LineCollection(list(spots[inner.astype(np.int64)]), colors="#c3c8cf", linewidths=0.8, zorder=1)
+        )
         colours = np.array([CLASSES[label % len(CLASSES)] for label in guess[chosen]])
         wrong = guess[chosen] != labels[chosen]
         for shown, marker, dot in ((known, "s", 34), (~known, "o", 42)):
@@ -49,7 +54,7 @@ def neighbourhood(
                 )
         axes.set_title(f"{title}: {int((wrong & ~known).sum())} of {int((~known).sum())} unknown papers wrong")
         axes.set_axis_off()
-        axes.set_aspect("equal")
+        axes.set_aspect("equal", adjustable="datalim")
         axes.autoscale_view()
     return _pixels(figure)
 
@@ -125,7 +130,8 @@ def spring_layout(edges: np.ndarray, num_nodes: int, steps: int = 150) -> np.nda
         force -= 0.4 * spots  # towards the middle, so that separate parts stay on the page
         length = np.maximum(np.linalg.norm(force, axis=1, keepdims=True), 1e-9)
         spots = spots + force / length * np.minimum(length, 0.15 * (1 - step / steps) + 1e-3)
-    return spots
+    spots = spots - spots.mean(0)
+    return spots @ np.linalg.eigh(spots.T @ spots)[1][:, ::-1]  # the longer side lies flat
 
 
 def _densest(neighbours: list[list[int]], mended: np.ndarray) -> int:
@@ -138,7 +144,7 @@ def _around(neighbours: list[list[int]], start: int, size: int) -> list[int]:
     """The first `size` nodes of a breadth-first search; large neighbourhoods are entered partly."""
     seen, queue = {start}, [start]
     for node in queue:
-        for other in neighbours[node][:14]:
+        for other in neighbours[node][:9]:
             if other not in seen and len(queue) < size:
                 seen.add(other)
                 queue.append(other)
