@@ -201,10 +201,7 @@ class CorrectAndSmooth:
     ) -> Float[Tensor, "n k"]:
         """Correct, then smooth (or what `stages` says); arguments and result as in those."""
         check_probabilities(prob)
-        graph = Graph.of(adj, len(prob))
-        if self.stages != "smooth":
-            prob = self.correct(prob, labels, labelled, graph)
-        return prob if self.stages == "correct" else self.smooth(prob, labels, labelled, graph)
+        return correct_and_smooth_all([self], prob, labels, labelled, adj)[0]
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,16 @@ def labelled_index(labelled: Labelled, num_nodes: int) -> Int[Tensor, " l"]:
     if labelled.dtype == torch.bool:
         if len(labelled) != num_nodes:
             raise ValueError(f"the mask of labelled nodes has {len(labelled)} entries for {num_nodes} nodes")
-        labelled = labelled.nonzero().flatten()
+        labelled, duplicates = labelled.nonzero().flatten(), False
+    else:
+        duplicates = len(labelled.unique()) < len(labelled)
     if len(labelled) == 0:
         raise ValueError("no node is labelled: at least one is needed to learn the errors from")
     if int(labelled.min()) < 0 or int(labelled.max()) >= num_nodes:
         wrong = int(labelled.min()) if int(labelled.min()) < 0 else int(labelled.max())
         raise ValueError(f"labelled names node {wrong}, but there are {num_nodes} nodes (ids 0 to {num_nodes - 1})")
-    values, counts = labelled.unique(return_counts=True)
-    if bool((counts > 1).any()):
+    if duplicates:
+        values, counts = labelled.unique(return_counts=True)
         raise ValueError(f"labelled names node {int(values[counts > 1][0])} more than once")
     return labelled.long()
 

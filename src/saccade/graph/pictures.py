@@ -41,9 +41,7 @@ def neighbourhood(
     wide, high = np.maximum(np.ptp(spots, 0), 1e-3)
     figure = Figure(figsize=(11, float(np.clip(5.2 * high / wide, 3.0, 7.0)) + 0.5), facecolor="white")
     for axes, guess, title in zip(figure.subplots(1, 2), guesses, ("base predictor", "Correct & Smooth"), strict=True):
-        axes.add_collection(
-            LineCollection(list(spots[inner.astype(np.int64)]), colors="#c3c8cf", linewidths=0.8, zorder=1)
-        )
+        axes.add_collection(LineCollection(list(spots[inner]), colors="#c3c8cf", linewidths=0.8, zorder=1))
         colours = np.array([CLASSES[label % len(CLASSES)] for label in guess[chosen]])
         wrong = guess[chosen] != labels[chosen]
         for shown, marker, dot in ((known, "s", 34), (~known, "o", 42)):
