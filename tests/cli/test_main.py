@@ -99,6 +99,28 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.init_args.loss.init_args.num_classes", "3"], "is outside the classes 0 to 2 (3 classes)"),
+        (["--model.init_args.optimizer.init_args.lr", "1e30"], "the loss is nan at step"),
+        (["--model.init_args.init_from", "none.safetensors"], "no checkpoint at none.safetensors"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_training_that_cannot_go_well_says_why(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quiet = ["--trainer.accelerator", "cpu", "--trainer.logger", "false", "--trainer.num_sanity_val_steps", "0"]
+    assert main(["fit", "--config", "metric/proxy-anchor-digits", *quiet, *options]) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
 def test_an_unwritable_output_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     command = ["reproduce", "proxy-anchor", "--budget", "smoke", "--jobs", "0", "--out", str(tmp_path / "file")]
