@@ -61,7 +61,7 @@ def slow(setting: CorrectAndSmooth, prob: Tensor, labels: Tensor, labelled: Tens
             sigma = np.mean([np.abs(e[i]).sum() for i in rows])
             for i in range(n):
                 size = np.abs(r[i]).sum()
-                scale = math.inf if size == 0 else sigma / size
+                scale = math.inf if size < 1e-300 else sigma / size
                 z[i] += (1.0 if scale > 1000 else scale) * r[i]
     if setting.stages != "correct":
         z[rows] = known

@@ -15,6 +15,7 @@ from saccade.cli.convert import convert
 from saccade.cli.lightning import SUBCOMMANDS, lightning
 from saccade.cli.methods import list_methods, show
 from saccade.cli.reproduce import reproduce
+from saccade.cli.smooth import smooth
 
 ClickException: Any = typer.BadParameter.__mro__[2]
 """The base of all usage errors: of click itself or of typer's own copy of it, whichever this typer has."""
@@ -31,6 +32,7 @@ app.command()(show)
 app.command()(reproduce)
 app.command()(bench)
 app.command()(convert)
+app.command()(smooth)
 
 
 @app.callback(invoke_without_command=True)
