@@ -176,6 +176,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("options", "message"), OPTIONS)
 def test_bad_options(folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
     assert run(folder, *options) == 2

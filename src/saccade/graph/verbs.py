@@ -255,21 +255,11 @@ def _read_edges(path: Path, archive: Mapping[str, np.ndarray], num_nodes: int) -
             rows = rows[1:]
         ends: list[tuple[int, int]] = []
         for line, row in rows:
-            if (
-                len(row) not in (2, 3)
-                or not all(map(_number, row))
-                or not all(f.lstrip("-").isdigit() for f in row[:2])
-            ):
-                raise ValueError(
-                    f"{path}, line {line}: expected two node ids and perhaps a weight, not {','.join(row)}"
-                )
+            if len(row) not in (2, 3) or not all(map(_id, row[:2])) or not all(map(_number, row[2:])):
+                raise ValueError(f"{path}, line {line}: expected two ids and perhaps a weight, not {','.join(row)}")
             ends.append((int(row[0]), int(row[1])))
             for node in ends[-1]:
-                if not 0 <= node < num_nodes:
-                    ids = f"(ids 0 to {num_nodes - 1})"
-                    raise ValueError(
-                        f"{path}, line {line}: node {node}, but there are predictions for {num_nodes} {ids}"
-                    )
+                _check_id(path, line, node, num_nodes)
             if len(row) == 3:
                 weights.append(float(row[2]))
         if weights and len(weights) != len(ends):
@@ -290,6 +280,8 @@ def _read_predictions(path: Path) -> tuple[Tensor, tuple[str, ...] | None]:
         raise ValueError(f"{path} is empty")
     header = None if all(map(_number, rows[0][1])) else rows[0][1]
     rows = rows if header is None else rows[1:]
+    if not rows:
+        raise ValueError(f"{path} has no row of predictions")
     for line, row in rows:
         if len(row) != len(header or rows[0][1]) or not all(map(_number, row)):
             raise ValueError(f"{path}, line {line}: expected {len(header or rows[0][1])} numbers, not {','.join(row)}")
@@ -299,8 +291,6 @@ def _read_predictions(path: Path) -> tuple[Tensor, tuple[str, ...] | None]:
         if sorted(order.tolist()) != list(range(len(order))):
             raise ValueError(f"{path}: the column node should hold every id from 0 to {len(order) - 1} once")
         values, header = values[np.argsort(order), 1:], header[1:]
-    if not len(values):
-        raise ValueError(f"{path} has no row of predictions")
     return _floats(values), tuple(header) if header else None
 
 
