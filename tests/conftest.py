@@ -7,7 +7,9 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-jaxtyping.install_import_hook("saccade", "beartype.beartype")
+import tests.typechecker  # noqa: F401  (the hook finds it by its dotted path)
+
+jaxtyping.install_import_hook("saccade", "tests.typechecker.typecheck")
 
 import torch  # noqa: E402
 

@@ -129,7 +129,9 @@ def peak_memory(function: Callable[[], object]) -> int:
         torch.cuda.synchronize()
         if torch.cuda.max_memory_allocated() > before:
             return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profile:
         function()
     held = peak = 0
     changes = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]

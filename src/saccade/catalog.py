@@ -46,7 +46,573 @@ class Method:
         return "built" if self.parts else "planned"
 
 
-METHODS: tuple[Method, ...] = ()
+DOMAINS: dict[str, str] = {
+    "action": "recognise what happens in a video",
+    "multimodal": "learn from picture, sound and text together",
+    "grounding": "find the moment of a video that a sentence describes",
+    "metric": "learn embeddings to search and compare with",
+    "adaptation": "carry a classifier over to data that look different",
+    "restoration": "repair images and videos",
+    "weak": "learn boxes and masks from little annotation",
+    "faces": "analyse, protect and edit faces",
+    "forensics": "tell generated media from real ones",
+    "explain": "show what a network looks at",
+    "efficiency": "make networks small and fast, and measure it",
+    "graph": "classify things that are connected",
+    "flows": "densities on curved spaces",
+    "medical": "outline organs and structures in scans",
+    "crowd": "count people, and audit the counters",
+    "intent": "recognise why a picture was posted",
+}
+
+NO_LICENCE = "none named: no licence file"
+
+METHODS: tuple[Method, ...] = (
+    Method(
+        slug="affinitynet",
+        name="AffinityNet",
+        title=(
+            "Learning Pixel-level Semantic Affinity with Image-level Supervision for Weakly Supervised Semantic "
+            "Segmentation"
+        ),
+        arxiv="1803.10464",
+        domain="weak",
+        summary=(
+            "Turns image-level tags into pixel-level masks: it learns which neighbouring pixels belong together "
+            "and lets class scores walk along them."
+        ),
+        repository="jiwoon-ahn/psa",
+        licence="MIT",
+    ),
+    Method(
+        slug="autox3d",
+        name="Auto-X3D",
+        title="Auto-X3D: Ultra-Efficient Video Understanding via Finer-Grained Neural Architecture Search",
+        arxiv="2112.04710",
+        domain="action",
+        summary=(
+            "Searches a video network for a given compute budget, block by block, with one sampled network in "
+            "memory at a time."
+        ),
+    ),
+    Method(
+        slug="behavior-biometrics",
+        name="Behavior Biometrics",
+        title="Detecting Deep-Fake Videos from Appearance and Behavior",
+        arxiv="2004.14491",
+        domain="faces",
+        summary=(
+            "Finds face swaps of enrolled, consenting people: the clip looks like one person and moves like another."
+        ),
+    ),
+    Method(
+        slug="cmss",
+        name="CMSS",
+        title="Curriculum Manager for Source Selection in Multi-Source Domain Adaptation",
+        arxiv="2007.01261",
+        domain="adaptation",
+        summary=(
+            "Adapts a classifier from many mixed sources to an unlabelled target, weighting the source images "
+            "that transfer at each moment."
+        ),
+    ),
+    Method(
+        slug="correct-and-smooth",
+        name="Correct and Smooth",
+        title="Combining Label Propagation and Simple Models Out-performs Graph Neural Networks",
+        arxiv="2010.13993",
+        domain="graph",
+        summary=(
+            "Improves any classifier whose samples are nodes of a graph: it spreads the known errors, then the "
+            "predictions, along the edges, in seconds and without training."
+        ),
+        repository="CUAI/CorrectAndSmooth",
+        licence=NO_LICENCE,
+    ),
+    Method(
+        slug="dal-gan",
+        name="DAL-GAN",
+        title="Heterogeneous Face Frontalization via Domain Agnostic Learning",
+        arxiv="2107.08311",
+        domain="faces",
+        summary=(
+            "Turns a thermal face seen from the side into a visible one seen from the front, so that it can be "
+            "compared with a gallery."
+        ),
+    ),
+    Method(
+        slug="david",
+        name="DAVID",
+        title="DAVID: Dual-Attentional Video Deblurring",
+        arxiv="1912.03445",
+        domain="restoration",
+        summary=(
+            "Sharpens shaky video whose blur changes over time, mixing several networks by attention on how much "
+            "blur there is."
+        ),
+    ),
+    Method(
+        slug="deblurgan-v2",
+        name="DeblurGAN-v2",
+        title="DeblurGAN-v2: Deblurring (Orders-of-Magnitude) Faster and Better",
+        arxiv="1908.03826",
+        domain="restoration",
+        summary=(
+            "Sharpens a single motion-blurred photograph; its backbone is exchangeable, from large and good to "
+            "small and fast."
+        ),
+        repository="VITA-Group/DeblurGANv2",
+        licence="BSD-3-Clause",
+    ),
+    Method(
+        slug="deep-k-means",
+        name="Deep k-Means",
+        title=(
+            "Deep k-Means: Re-Training and Parameter Sharing with Harder Cluster Assignments for Compressing Deep "
+            "Convolutions"
+        ),
+        arxiv="1806.09228",
+        domain="efficiency",
+        summary=(
+            "Compresses a trained network: rows of its filters are pulled into few clusters during re-training, "
+            "then stored as indices."
+        ),
+        repository="Sandbox3aster/Deep-K-Means",
+        licence=NO_LICENCE,
+    ),
+    Method(
+        slug="dmba",
+        name="DMBA",
+        title="Backdoor Attacks on Crowd Counting",
+        arxiv="2207.05641",
+        domain="crowd",
+        summary=(
+            "Audits one's own crowd counter: how would it react had its training data been tampered with, and "
+            "which repair helps?"
+        ),
+        repository="Nathangitlab/Backdoor-Attacks-on-Crowd-Counting",
+        licence="MIT",
+    ),
+    Method(
+        slug="dsbn",
+        name="DSBN",
+        title="Domain-Specific Batch Normalization for Unsupervised Domain Adaptation",
+        arxiv="1906.03950",
+        domain="adaptation",
+        summary=(
+            "Adapts a classifier to new-looking images with a batch normalisation of its own for each domain and "
+            "all else shared."
+        ),
+        repository="wgchang/DSBN",
+        licence=NO_LICENCE,
+    ),
+    Method(
+        slug="dscnet",
+        name="DSCNet",
+        title="Unsupervised Temporal Video Grounding with Deep Semantic Clustering",
+        arxiv="2201.05307",
+        domain="grounding",
+        summary=(
+            "Finds the moment that a sentence describes in a video, trained without knowing which sentence "
+            "belongs to which video."
+        ),
+    ),
+    Method(
+        slug="ecrl",
+        name="ECRL",
+        title="Transform-Equivariant Consistency Learning for Temporal Sentence Grounding",
+        arxiv="2305.04123",
+        domain="grounding",
+        summary=(
+            "Finds the moment that a sentence describes, trained so that a cut or shifted video gives a cut or "
+            "shifted answer."
+        ),
+    ),
+    Method(
+        slug="extremal-perturbation",
+        name="Extremal Perturbation",
+        title="Understanding Deep Networks via Extremal Perturbations and Smooth Masks",
+        arxiv="1910.08485",
+        domain="explain",
+        summary=(
+            "Shows which part of an image a network looks at: the smooth mask of a given area that keeps its "
+            "answer strongest; with eight further attribution methods."
+        ),
+        repository="facebookresearch/TorchRay",
+        licence="CC BY-NC 4.0",
+    ),
+    Method(
+        slug="gdt",
+        name="GDT",
+        title="On Compositions of Transformations in Contrastive Self-Supervised Learning",
+        arxiv="2003.04298",
+        domain="multimodal",
+        summary=(
+            "Learns video and sound features from unlabelled clips, with a choice of what they should ignore and "
+            "what they should tell apart."
+        ),
+        repository="facebookresearch/GDT",
+        licence="CC BY-NC 4.0",
+    ),
+    Method(
+        slug="gradient-harmonization",
+        name="Gradient Harmonization",
+        title="Scaling Multimodal Pre-Training via Cross-Modality Gradient Harmonization",
+        arxiv="2211.02077",
+        domain="multimodal",
+        summary=(
+            "Keeps the losses of video, sound and text from pulling a shared network apart, and drops samples "
+            "whose parts do not fit."
+        ),
+    ),
+    Method(
+        slug="gta",
+        name="GTA",
+        title="GTA: Global Temporal Attention for Video Action Understanding",
+        arxiv="2012.08510",
+        domain="action",
+        summary="Adds an attention over time to a video network whose pattern is learned once and shared by all clips.",
+    ),
+    Method(
+        slug="intentonomy",
+        name="Intentonomy",
+        title="Intentonomy: a Dataset and Study towards Human Intent Understanding",
+        arxiv="2011.05558",
+        domain="intent",
+        summary=(
+            "Recognises why somebody posted a picture, with classes that look at the objects or at the scene, as "
+            "suits them."
+        ),
+        repository="KMnP/intentonomy",
+        licence="CC BY-NC 4.0",
+    ),
+    Method(
+        slug="irnet",
+        name="IRNet",
+        title="Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations",
+        arxiv="1904.05044",
+        domain="weak",
+        summary=(
+            "Turns image-level tags into masks of single objects by learning where classes end and where each "
+            "object's centre is."
+        ),
+        repository="jiwoon-ahn/irn",
+        licence="MIT",
+    ),
+    Method(
+        slug="jpeg",
+        name="JPEG defects",
+        title="Analyzing and Mitigating JPEG Compression Defects in Deep Learning",
+        arxiv="2011.08932",
+        domain="restoration",
+        summary=(
+            "Measures how much JPEG compression costs a recogniser and wins it back with a correction network "
+            "trained for the task."
+        ),
+        repository="Queuecumber/torchjpeg",
+        licence="MIT",
+    ),
+    Method(
+        slug="lns",
+        name="DeepStationing",
+        title=(
+            "DeepStationing: Thoracic Lymph Node Station Parsing in CT Scans using Anatomical Context Encoding "
+            "and Key Organ Auto-Search"
+        ),
+        arxiv="2109.09271",
+        domain="medical",
+        summary=(
+            "Outlines lymph node stations in chest CT, guided by the organs around them, and finds which organs "
+            "are needed (research only)."
+        ),
+    ),
+    Method(
+        slug="log-ratio",
+        name="Log-ratio loss",
+        title="Deep Metric Learning Beyond Binary Supervision",
+        arxiv="1904.09626",
+        domain="metric",
+        summary=(
+            "Learns embeddings whose distances follow continuous labels, such as poses or captions, instead of "
+            "same or different."
+        ),
+        repository="tjddus9597/Beyond-Binary-Supervision-CVPR19",
+        licence="MIT",
+    ),
+    Method(
+        slug="metric-learning",
+        name="Metric learning toolkit",
+        title="PyTorch Metric Learning",
+        arxiv="2008.09164",
+        domain="metric",
+        summary="Losses, miners, distances and samplers for embedding spaces, as pieces that combine freely.",
+        repository="KevinMusgrave/pytorch-metric-learning",
+        licence="MIT",
+    ),
+    Method(
+        slug="mgsl-net",
+        name="MGSL-Net",
+        title="Memory-Guided Semantic Learning Network for Temporal Sentence Grounding",
+        arxiv="2201.00454",
+        domain="grounding",
+        summary=(
+            "Finds the moment that a sentence describes, with a memory that helps with words and scenes seen but "
+            "a few times."
+        ),
+    ),
+    Method(
+        slug="mhst",
+        name="MHST",
+        title="Hypotheses Tree Building for One-Shot Temporal Sentence Localization",
+        arxiv="2301.01871",
+        domain="grounding",
+        summary="Finds the moment that a sentence describes, trained with a single marked frame for each sentence.",
+    ),
+    Method(
+        slug="mico",
+        name="MiCo / DeCoTa",
+        title="Deep Co-Training with Task Decomposition for Semi-Supervised Domain Adaptation",
+        arxiv="2007.12684",
+        domain="adaptation",
+        summary=(
+            "Adapts a classifier with a handful of labelled target images: two networks with different tasks "
+            "teach each other."
+        ),
+        repository="LoyoYang/DeCoTa",
+        licence=NO_LICENCE,
+    ),
+    Method(
+        slug="micromotion",
+        name="Micromotion",
+        title=(
+            "Grasping the Arrow of Time from the Singularity: Decoding Micromotion in Low-dimensional Latent "
+            "Spaces from StyleGAN"
+        ),
+        arxiv="2204.12696",
+        domain="faces",
+        summary=(
+            "Finds the one latent direction of a small face motion, such as a smile, and applies it to other "
+            "synthetic faces."
+        ),
+        repository="wuqiuche/micromotion-styleGAN",
+        licence="MIT",
+    ),
+    Method(
+        slug="migperf",
+        name="MIGPerf",
+        title=(
+            "MIGPerf: A Comprehensive Benchmark for Deep Learning Training and Inference Workloads on "
+            "Multi-Instance GPUs"
+        ),
+        arxiv="2301.00407",
+        domain="efficiency",
+        summary=(
+            "Measures latency, throughput, memory and energy of a model on slices of a GPU, or on whatever "
+            "machine is at hand."
+        ),
+        repository="MLSysOps/MIGProfiler",
+        licence="MIT",
+    ),
+    Method(
+        slug="mmp",
+        name="MMP",
+        title="Multilingual Multimodal Pre-training for Zero-Shot Cross-Lingual Transfer of Vision-Language Models",
+        arxiv="2103.08849",
+        domain="multimodal",
+        summary="Searches videos in nine languages with English annotation alone.",
+        repository="berniebear/Multi-HT100M",
+        licence=NO_LICENCE,
+    ),
+    Method(
+        slug="motion-squeeze",
+        name="MotionSqueeze",
+        title="MotionSqueeze: Neural Motion Feature Learning for Video Understanding",
+        arxiv="2007.09933",
+        domain="action",
+        summary="Gives an image-based video network a sense of motion through one small block, without optical flow.",
+        repository="arunos728/MotionSqueeze",
+        licence="BSD-2-Clause",
+    ),
+    Method(
+        slug="motionformer",
+        name="Motionformer",
+        title="Keeping Your Eye on the Ball: Trajectory Attention in Video Transformers",
+        arxiv="2106.05392",
+        domain="action",
+        summary="Classifies videos with a transformer whose attention follows things as they move.",
+        repository="facebookresearch/Motionformer",
+        licence="Apache-2.0",
+    ),
+    Method(
+        slug="neural-manifold-ode",
+        name="Neural Manifold ODE",
+        title="Neural Manifold Ordinary Differential Equations",
+        arxiv="2006.10254",
+        domain="flows",
+        summary=(
+            "Models densities on curved spaces, such as events on the globe, with flows that never leave the surface."
+        ),
+        repository="CUAI/Neural-Manifold-Ordinary-Differential-Equations",
+        licence=NO_LICENCE,
+    ),
+    Method(
+        slug="patch-forensics",
+        name="Patch Forensics",
+        title="What makes fake images detectable? Understanding properties that generalize",
+        arxiv="2008.10588",
+        domain="forensics",
+        summary="Tells generated from real images patch by patch, and shows where the picture gives itself away.",
+        repository="chail/patch-forensics",
+        licence=NO_LICENCE,
+    ),
+    Method(
+        slug="physical-fas",
+        name="Physical-cue face anti-spoofing",
+        title="Uncertainty-Aware Physically-Guided Proxy Tasks for Unseen Domain Face Anti-spoofing",
+        arxiv="2011.14054",
+        domain="faces",
+        summary=(
+            "Tells a live face from a print, a screen or a mask by depth, reflection and material, and says how "
+            "sure it is."
+        ),
+    ),
+    Method(
+        slug="pros",
+        name="ProS",
+        title="ProS: Facial Omni-Representation Learning via Prototype-based Self-Distillation",
+        arxiv="2311.01929",
+        domain="faces",
+        summary=(
+            "Learns one face backbone from unlabelled pictures that serves attributes, expressions, landmarks and "
+            "retrieval."
+        ),
+        repository="protagolabs/Netmind-FaceAnalysis",
+        licence=NO_LICENCE,
+    ),
+    Method(
+        slug="proxy-anchor",
+        name="Proxy Anchor",
+        title="Proxy Anchor Loss for Deep Metric Learning",
+        arxiv="2003.13911",
+        domain="metric",
+        summary=(
+            "Learns embeddings for image retrieval with one learned proxy for each class: quick to converge, no "
+            "sampling of pairs."
+        ),
+        repository="tjddus9597/Proxy-Anchor-CVPR2020",
+        licence="MIT",
+    ),
+    Method(
+        slug="selavi",
+        name="SeLaVi",
+        title="Labelling unlabelled videos from scratch with multi-modal self-supervision",
+        arxiv="2006.13662",
+        domain="multimodal",
+        summary="Sorts an unlabelled video archive into groups by looking and listening.",
+        repository="facebookresearch/selavi",
+        licence="CC BY-NC 4.0",
+    ),
+    Method(
+        slug="selfy",
+        name="SELFY",
+        title="Learning Self-Similarity in Space and Time as Generalized Motion for Video Action Recognition",
+        arxiv="2102.07092",
+        domain="action",
+        summary=(
+            "Gives a video network long-range motion through one block that compares each place with its "
+            "surroundings in space and time."
+        ),
+        repository="arunos728/SELFY",
+        licence=NO_LICENCE,
+    ),
+    Method(
+        slug="ssrn",
+        name="SSRN",
+        title="Rethinking the Video Sampling and Reasoning Strategies for Temporal Sentence Grounding",
+        arxiv="2301.00514",
+        domain="grounding",
+        summary=(
+            "Finds the moment that a sentence describes more exactly, by reading a long video at several offsets "
+            "at once."
+        ),
+    ),
+    Method(
+        slug="stica",
+        name="STiCA",
+        title="Space-Time Crop & Attend: Improving Cross-modal Video Representation Learning",
+        arxiv="2103.10211",
+        domain="multimodal",
+        summary="Pre-trains video networks on few GPUs: crops are taken from features instead of from frames.",
+        repository="facebookresearch/GDT",
+        licence="CC BY-NC 4.0",
+    ),
+    Method(
+        slug="support-set",
+        name="Support-set bottlenecks",
+        title="Support-set bottlenecks for video-text representation learning",
+        arxiv="2010.02824",
+        domain="multimodal",
+        summary="Learns to search videos by text without pushing apart clips that mean the same.",
+    ),
+    Method(
+        slug="u-said",
+        name="U-SAID",
+        title="Segmentation-Aware Image Denoising without Knowing True Segmentation",
+        arxiv="1905.08965",
+        domain="restoration",
+        summary="Denoises images so that regions and edges survive, without any segmentation labels.",
+        repository="VITA-Group/USAID",
+        licence=NO_LICENCE,
+    ),
+    Method(
+        slug="ubbr",
+        name="UBBR",
+        title="Universal Bounding Box Regression and Its Applications",
+        arxiv="1904.06805",
+        domain="weak",
+        summary="Moves any rough box to the nearest object, also of classes that it never saw.",
+    ),
+    Method(
+        slug="ug2",
+        name="UG^2",
+        title="Bridging the Gap Between Computational Photography and Visual Recognition",
+        arxiv="1901.09482",
+        domain="restoration",
+        summary="Scores an image restorer twice: does it look better to people, and do recognisers see more?",
+        repository="rosauravidal/UG2_classification_eval",
+        licence=NO_LICENCE,
+    ),
+    Method(
+        slug="urie",
+        name="URIE",
+        title="URIE: Universal Image Enhancement for Visual Recognition in the Wild",
+        arxiv="2007.08979",
+        domain="restoration",
+        summary="Makes bad images recognisable for a fixed recogniser by a small network in front of it.",
+        repository="taeyoungson/urie",
+        licence=NO_LICENCE,
+    ),
+    Method(
+        slug="weaknas",
+        name="WeakNAS",
+        title="Stronger NAS with Weaker Predictors",
+        arxiv="2102.10490",
+        domain="efficiency",
+        summary=(
+            "Finds good architectures with few evaluations, by a sequence of weak predictors that zoom in on the best."
+        ),
+        repository="VITA-Group/WeakNAS",
+        licence="a research licence of its own",
+    ),
+    Method(
+        slug="web-video-seg",
+        name="Web-video segmentation",
+        title="Weakly Supervised Semantic Segmentation using Web-Crawled Videos",
+        arxiv="1701.00352",
+        domain="weak",
+        summary="Learns to segment images from their tags and a folder of short clips found by the class names.",
+    ),
+)
 
 
 def find(slug: str) -> Method:

@@ -1,1 +1,14 @@
 """Deep metric learning: losses, heads, retrieval metrics, data sets and recipes."""
+
+from saccade.metric.proxy_anchor import EmbeddingHead, ProxyAnchorLoss, ProxyAnchorModel, proxy_anchor_param_groups
+from saccade.metric.proxy_nca import ProxyNCALoss
+from saccade.metric.retrieval import recall_at_k
+
+__all__ = [
+    "EmbeddingHead",
+    "ProxyAnchorLoss",
+    "ProxyAnchorModel",
+    "ProxyNCALoss",
+    "proxy_anchor_param_groups",
+    "recall_at_k",
+]

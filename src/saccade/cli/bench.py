@@ -1,0 +1,69 @@
+"""`saccade bench`: ours against the peers, as ratios."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+
+FOLDERS = (Path(__file__).parents[3] / "benchmarks", Path(__file__).parents[1] / "benchmarks")
+"""The checkout's, or the copy that the wheel holds."""
+
+
+def bench(
+    slug: Annotated[str, typer.Argument(help="Which method; all where not given.")] = "",
+    match: Annotated[str, typer.Option(help="Only comparisons whose name holds this text.")] = "",
+    threads: Annotated[int | None, typer.Option(help="Torch threads; torch's own choice by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Time every part against its peer in one process, alternating, as a ratio of medians."""
+    folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError("the benchmarks are not in this installation; run it from a checkout")
+    files = {path.stem.replace("_", "-"): path for path in sorted(folder.glob("[!_]*.py"))}
+    if slug and slug not in files:
+        raise ValueError(f"no benchmark of {slug!r}; there is {', '.join(files)}")
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from saccade.bench import compare
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    rows: list[dict[str, Any]] = []
+    for name in [slug] if slug else files:
+        table = Table(title=f"{name}: times of the peer / times of ours", title_justify="left")
+        for column in ("what", "peer", "ours", "theirs", "ratio", "memory ratio", "target"):
+            table.add_column(column, justify="left" if column in ("what", "peer") else "right")
+        for comparison in _load(files[name]).comparisons():
+            if match and match not in comparison.name:
+                continue
+            measured = compare(comparison)
+            rows.append({"slug": name} | measured.row())
+            memory = "" if measured.memory_ratio is None else f"{measured.memory_ratio:.1f}"
+            wanted = f"{measured.target:g}" + (f" / {measured.memory_target:g}" if measured.memory_target else "")
+            style = "" if measured.met else "red"
+            times = (f"{1e3 * seconds:.3g} ms" for seconds in (measured.ours_s, measured.peer_s))
+            table.add_row(
+                measured.name, measured.peer_name, *times, f"{measured.ratio:.2f}", memory, wanted, style=style
+            )
+        if not as_json and table.row_count:
+            console.print(table)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"saccade_benchmarks_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot load {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
