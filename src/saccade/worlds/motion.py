@@ -7,6 +7,7 @@ single frame tells the direction; a clip played backwards is a clip of the oppos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,7 @@ class MotionWorld:
         noise: Standard deviation of the sensor's noise.
         brightness: Mean of the disk over that of the ground; 0: it is told by its texture's motion alone.
         contrast: Standard deviation of the disk's texture; the ground's is 1.
+        grain: Variance of the blur that makes both textures from white noise, pixels squared.
         seed: Of the world.
 
     Raises:
@@ -80,6 +82,7 @@ class MotionWorld:
     noise: float = 0.05
     brightness: float = 0.0
     contrast: float = 1.0
+    grain: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -126,7 +129,7 @@ class MotionWorld:
             The clips.
         """
         n, size, shape = len(keys), self.size, (self.channels, self.size, self.size)
-        ground, disk = _smooth(normal(keys, "ground", shape)), _smooth(normal(keys, "disk", shape))
+        ground, disk = (_smooth(normal(keys, stream, shape), self.grain) for stream in ("ground", "disk"))
         disk = np.float32(self.brightness) + np.float32(self.contrast) * disk
         time = np.arange(self.frames)[:, None]
         centre = start[:, None] + velocity[:, None] * time  # n t 2
@@ -190,10 +193,13 @@ class MotionDataset(Dataset[dict[str, Any]]):
         return {"video": clips.video[0], "label": int(clips.label[0]), "index": index}
 
 
-def _smooth(white: np.ndarray) -> np.ndarray:
-    """Band-limit white noise on the torus by a binomial kernel, keeping its variance."""
+def _smooth(white: np.ndarray, times: int) -> np.ndarray:
+    """Band-limit white noise on the torus by a binomial kernel, again and again, keeping its variance."""
     for axis in (-1, -2):
-        near = np.roll(white, 1, axis) + np.roll(white, -1, axis)
-        far = np.roll(white, 2, axis) + np.roll(white, -2, axis)
-        white = (np.float32(6) * white + np.float32(4) * near + far) / np.float32(np.sqrt(70))
+        for _ in range(times):
+            near = np.roll(white, 1, axis) + np.roll(white, -1, axis)
+            far = np.roll(white, 2, axis) + np.roll(white, -2, axis)
+            white = np.float32(6 / 16) * white + np.float32(4 / 16) * near + np.float32(1 / 16) * far
+        # the kernel after n times is binomial of 4n; its squares add up to C(8n, 4n) / 16^(2n)
+        white *= np.float32(16.0**times / math.comb(8 * times, 4 * times) ** 0.5)
     return white
