@@ -88,7 +88,7 @@ class DataModule(LightningDataModule):
         """Where training is: the epoch, and the batches of it that are done."""
         if self.trainer is None:
             return {}
-        epochs = self.trainer.fit_loop.epoch_progress.current
+        epochs: Any = self.trainer.fit_loop.epoch_progress.current
         batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress
         if batches.is_last_batch:
             return {"epoch": epochs.started, "batch": 0}

@@ -68,9 +68,9 @@ class LastCheckpoint(Checkpoint):
         done = batch_idx + 1
         due = self.every_n_steps and done % self.every_n_steps == 0 and done % trainer.accumulate_grad_batches == 0
         if due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save at the end of the epoch."""
         if not trainer.sanity_checking:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
