@@ -114,7 +114,7 @@ MOTION_SQUEEZE = Claim(
         "tsm+ms": Arm("TSM + MotionSqueeze", {"shift": True, "motion": True}),
     },
     expectations=[
-        Beats("tsn+ms", "tsn", by=25.0, on=("motion",)),
+        Beats("tsn+ms", "tsn", by=25.0, on=("motion", "long")),
         Beats("tsm+ms", "tsm", by=0.0, on=("motion",)),
     ],
     data={
@@ -123,6 +123,11 @@ MOTION_SQUEEZE = Claim(
             "32 x 32 px, 4 frames, each training clip seen once",
             note="Chance is 12.5 %. The paper's networks are pretrained on ImageNet; these start from scratch.",
             settings={"world": _FAST},
+        ),
+        "long": Data(
+            "The same world with four times the clips and steps",
+            note="TSM all but solves this world by then (above 90 %), and the block adds nothing to it.",
+            settings={"world": _FAST, "clips": 12288},
         ),
         "slow": Data(
             "Motion world in slow motion: 0.5 to 1 px a frame, less than a cell of the feature map",
@@ -138,13 +143,13 @@ MOTION_SQUEEZE = Claim(
     budgets={
         "smoke": Budget(1, {"clips": 64, "epochs": 1, "test_clips": 32, "lr": 2e-3}),
         "small": Budget(4, {"clips": 3072, "epochs": 1, "test_clips": 1000, "lr": 2e-3}),
-        "full": Budget(5, {"clips": 12288, "epochs": 1, "test_clips": 4000, "lr": 2e-3}),
+        "full": Budget(10, {"clips": 3072, "epochs": 1, "test_clips": 4000, "lr": 2e-3}),
     },
     run=run_motion_squeeze,
     axes={"training loss": Axis("optimiser step", "cross-entropy (nats)")},
     limits=(
         "The block needs displacements of about one cell of the feature map or more (2 px here, 8 px in a full "
-        "ResNet) and enough different clips: try --on slow and --on few, where it is not expected to help. The longer "
-        "TSM is trained here, the smaller the block's lead over it."
+        "ResNet) and enough different clips: --on slow and --on few show where it does not help. Its lead over TSM is "
+        "one of learning sooner: with four times the training (--on long) TSM alone is as good."
     ),
 )

@@ -254,9 +254,9 @@ class ActionData(DataModule):
     """Clips of an action data set for training, validation and test.
 
     Args:
-        root: Folder of the data set in its own layout; relative ones lie below the data root.
         layout: `ssv1`, `ssv2`, `kinetics`, `ucf101`, `hmdb51`; `folder`: `{train,val,test}/CLASS/*.mp4`;
             `csv`: `{train,val,test}.csv` with `path label` lines; `frames`: TSN lists `{train,val,test}.txt`.
+        root: Folder of the data set in that layout; where `None` the folder named after the layout in the data root.
         sampling: Rule by which frames are drawn, see [`ClipSampler`][saccade.data.clips.ClipSampler].
         frames: Frames in a clip.
         stride: From one frame to the next, for the rule `clip`.
@@ -277,9 +277,8 @@ class ActionData(DataModule):
 
     def __init__(
         self,
-        root: str,
-        layout: Layout,
-        *,
+        layout: Layout = "folder",
+        root: str | None = None,
         sampling: Literal["segment", "dense", "interval", "clip"] = "segment",
         frames: int = 8,
         stride: int = 8,
@@ -298,9 +297,8 @@ class ActionData(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
-        self.root, self.layout, self.fold, self.strict = Path(root), layout, fold, strict
-        if not self.root.is_absolute() and not self.root.exists():
-            self.root = default_root() / self.root
+        self.root = Path(root) if root else default_root() / layout
+        self.layout, self.fold, self.strict = layout, fold, strict
         self.sampler = ClipSampler(sampling, frames, stride, test_clips)
         self.spec = InputSpec(size, frames, stride, tuple(mean), tuple(std))
         self.test_crops, self.resize, self.flip, self.num_classes = test_crops, resize, flip, num_classes

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Accuracy, Metric, MetricCollection
 
-from saccade.checkpoints import read_state
+from saccade.checkpoints import load_strict, read_state
 from saccade.training.task import OptimizerFactory, SchedulerFactory, Task, adamw
 
 
@@ -42,7 +42,8 @@ class ActionClassification(Task):
         backbone: The network, such as a [`VideoResNet`][saccade.nn.video_resnet.VideoResNet] with a block in its slot.
         num_classes: Classes.
         pretrained: Weights to start from: a torchvision name such as `ResNet50_Weights.IMAGENET1K_V1`, which is
-            downloaded to torch's cache if it is not there, or a file with a torchvision ResNet's state dict.
+            downloaded to torch's cache if it is not there; or a file: a torchvision ResNet's state dict, a checkpoint
+            of `saccade fit`, or what `saccade convert` wrote. A classifier of other classes is left out.
         label_smoothing: Share of the target spread over all classes.
         classifier_lr: Factors of the learning rate for weight and bias of the classifier `backbone.fc`.
         optimizer: Makes the optimiser.
@@ -82,7 +83,7 @@ class ActionClassification(Task):
     def setup(self, stage: str) -> None:
         """Load the weights to start from, before training from scratch and not when resuming or testing."""
         if stage == "fit" and self.pretrained is not None and self.trainer.ckpt_path is None:
-            self.backbone.load_torchvision(_pretrained(self.pretrained))
+            start_from(self.backbone, self.pretrained)
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The network, and the classifier with learning rates of its own where they differ."""
@@ -167,9 +168,45 @@ class ActionClassification(Task):
             self.skipped.clear()
 
 
-def _pretrained(name: str) -> Mapping[str, Tensor]:
-    if "_Weights." in name:
+def start_from(backbone: nn.Module, weights: str) -> None:
+    """Load weights into a backbone, without a classifier that has other classes.
+
+    Args:
+        backbone: Receives them.
+        weights: A torchvision name such as `ResNet50_Weights.IMAGENET1K_V1`, or a file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Weights of another network.
+    """
+    if "_Weights." in weights:
         from torchvision.models import get_weight
 
-        return get_weight(name).get_state_dict(progress=True, check_hash=True)
-    return read_state(name)
+        backbone.load_torchvision(get_weight(weights).get_state_dict(progress=True, check_hash=True))
+        return
+    state = backbone_state(read_state(weights))
+    own = backbone.state_dict()
+    if not any(key.startswith("slot.") for key in state) and hasattr(backbone, "load_torchvision"):
+        backbone.load_torchvision(state)
+        return
+    if state.get("fc.weight", own["fc.weight"]).shape != own["fc.weight"].shape:
+        state |= {key: own[key] for key in ("fc.weight", "fc.bias")}
+    load_strict(backbone, state)
+
+
+def backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's part of a task's state dict; a backbone's own as it is.
+
+    Args:
+        state: Either.
+
+    Returns:
+        Keys as the backbone has them.
+
+    Example:
+        >>> backbone_state({"backbone.fc.bias": torch.zeros(2), "val_metrics.x": torch.zeros(1)}).keys()
+        dict_keys(['fc.bias'])
+    """
+    prefix = "backbone."
+    inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return inside or dict(state)

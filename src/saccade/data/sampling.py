@@ -83,6 +83,7 @@ def segment_twice(frames: int, count: int) -> Tensor:
         tensor([[ 5, 15, 25],
                 [ 0, 10, 20]])
     """
+    _check(frames, count)
     tick = frames / count
     first = torch.tensor([int(tick * i) for i in range(count)])
     return torch.stack([segment_center(frames, count), first])

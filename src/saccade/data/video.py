@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -29,6 +29,7 @@ class VideoError(ValueError):
     """A clip that cannot be read: corrupt, truncated, without frames. Data sets skip it and count it."""
 
 
+@runtime_checkable
 class FrameSource(Protocol):
     """Anything that gives frames by number."""
 
@@ -360,7 +361,12 @@ def decode_all(path: str | Path) -> Tensor:
 
 
 def write_video(
-    path: str | Path, frames: Tensor, fps: int = 30, codec: str = "libx264", options: dict[str, str] | None = None
+    path: str | Path,
+    frames: Tensor,
+    fps: int = 30,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> None:
     """Encode frames, for tests, benchmarks and pictures.
 
@@ -370,8 +376,9 @@ def write_video(
         fps: Frames a second.
         codec: Encoder.
         options: Of the encoder.
+        container_options: Of the container.
     """
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
         stream.height, stream.width, stream.pix_fmt = frames.shape[2], frames.shape[3], "yuv420p"
         for frame in frames.permute(0, 2, 3, 1).contiguous().numpy():

@@ -105,13 +105,24 @@ class MotionWorld:
             The clips.
         """
         keys = addresses(self.seed, split, indices)
+        return self.render(keys, *self.courses(keys))
+
+    def courses(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Where the disks of samples go, without drawing them.
+
+        Args:
+            keys: (n,) of `addresses`.
+
+        Returns:
+            Label (n,), start (n, 2), velocity (n, 2) and radius (n,), as `render` takes them.
+        """
         label = (uniform(keys, "label") * 8).astype(np.int64)
         start = uniform(keys, "start", (2,)) * self.size
         speed = self.speed[0] + uniform(keys, "speed") * (self.speed[1] - self.speed[0])
         angle = label * (np.pi / 4)
         velocity = speed[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         radius = self.radius[0] + uniform(keys, "radius") * (self.radius[1] - self.radius[0])
-        return self.render(keys, label, start, velocity, radius)
+        return label, start, velocity, radius
 
     def render(
         self, keys: np.ndarray, label: np.ndarray, start: np.ndarray, velocity: np.ndarray, radius: np.ndarray
