@@ -28,7 +28,7 @@ def unfolded_correlation(a: Tensor, b: Tensor, window: int = WINDOW) -> Tensor:
 
 def plain_soft_argmax(correlation: Tensor, sigma: float, temperature: float) -> tuple[Tensor, Tensor]:
     """Kernel soft-argmax with its Gaussian written out over all displacements."""
-    n, window, _, h, w = correlation.shape
+    window = correlation.shape[1]
     flat = correlation.flatten(1, 2)
     best = flat.argmax(1, keepdim=True)
     place = torch.arange(window * window, device=flat.device).view(1, -1, 1, 1)

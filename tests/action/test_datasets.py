@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from saccade.action.datamodule import ActionData
 from saccade.action.datasets import (
-    ActionData,
     mirrored_labels,
     read_hmdb51,
     read_kinetics,

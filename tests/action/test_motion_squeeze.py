@@ -13,7 +13,7 @@ from saccade.action.checkpoints import convert_motion_squeeze, convert_tsm
 from saccade.action.motion_squeeze import MotionSqueeze, gaussian_weighted, kernel_soft_argmax, msnet
 from saccade.checkpoints import load_strict
 from saccade.nn.video_resnet import VideoResNet
-from saccade.ops.correlation import l2_normalize, local_correlation
+from saccade.ops.correlation import local_correlation
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(saccade.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 

@@ -22,7 +22,9 @@ RULES: dict[str, Callable[[int, int, Generator], Tensor]] = {
 }
 
 
-@given(rule=st.sampled_from(sorted(RULES)), frames=st.integers(1, 400), count=st.integers(1, 32), seed=st.integers(0, 9))
+@given(
+    rule=st.sampled_from(sorted(RULES)), frames=st.integers(1, 400), count=st.integers(1, 32), seed=st.integers(0, 9)
+)
 def test_every_rule_stays_inside_and_repeats_under_a_seed(rule: str, frames: int, count: int, seed: int) -> None:
     draws = [RULES[rule](frames, count, torch.Generator().manual_seed(seed)) for _ in range(2)]
     assert torch.equal(*draws)
@@ -49,7 +51,9 @@ def test_random_rules_reach_all_they_may() -> None:
     assert starts == set(range(6))  # max(1, 70 - 63) - 1 = 6 starts, as the authors draw them
     ends = {int(sampling.interval_random(17, 4, generator)[-1]) for _ in range(200)}
     assert ends == {12, 13, 14, 15, 16}
-    assert int(max(sampling.clip_random(100, 4, 8, generator=generator).max() for _ in range(300))) == 98  # the last start is never drawn
+    assert (
+        int(max(sampling.clip_random(100, 4, 8, generator=generator).max() for _ in range(300))) == 98
+    )  # the last start is never drawn
 
 
 def test_short_videos_follow_the_documented_policy() -> None:

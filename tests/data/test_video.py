@@ -104,9 +104,10 @@ def test_bytes_destroyed_in_the_middle_never_give_wrong_numbers_of_frames(tmp_pa
     path.write_bytes(content)
     try:
         with VideoReader(path) as reader:
-            assert reader.read(range(len(reader))).shape == (len(reader), 3, 48, 64)
-    except VideoError as error:
-        assert "clip.mp4" in str(error)
+            shape = reader.read(range(len(reader))).shape
+    except VideoError:
+        return  # what the decoder cannot conceal is an error
+    assert shape == (len(reader), 3, 48, 64)
 
 
 def test_folder_of_frames(tmp_path: Path) -> None:

@@ -23,7 +23,10 @@ def test_a_clip_is_a_function_of_its_index(indices: list[int]) -> None:
 
 def test_splits_and_seeds_are_unrelated() -> None:
     one = MotionWorld(seed=0).batch("train", range(4)).video
-    for other in (MotionWorld(seed=0).batch("test", range(4)).video, MotionWorld(seed=1).batch("train", range(4)).video):
+    for other in (
+        MotionWorld(seed=0).batch("test", range(4)).video,
+        MotionWorld(seed=1).batch("train", range(4)).video,
+    ):
         assert abs(float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])) < 0.1
 
 

@@ -1,4 +1,4 @@
-"""The layouts in which action data sets come: text in, records out; and the data module over them."""
+"""The layouts in which action data sets come: text in, records out."""
 
 from __future__ import annotations
 
@@ -10,23 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from torch.utils.data import Dataset
-
 from saccade.data.clips import (
-    ClipDataset,
     ClipRecord,
-    ClipSampler,
-    collate_clips,
-    existing,
     numbered_lines,
     read_csv,
     read_frame_list,
     scan_folder,
 )
-from saccade.data.root import default_root
-from saccade.data.transforms import EvalTransform, LabelAwareFlip, TrainTransform
-from saccade.nn.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
-from saccade.training.data import DataModule
 
 Layout = Literal["folder", "csv", "frames", "ssv1", "ssv2", "kinetics", "ucf101", "hmdb51"]
 
@@ -53,7 +43,7 @@ def read_ssv1(root: Path, split: str) -> Split:
     """Something-Something V1: `something-something-v1-{train,validation,labels}.csv` and JPEG folders.
 
     Args:
-        root: Folder of the lists, and of the folders `ID/00001.jpg`, which may also lie in `20bn-something-something-v1`.
+        root: Folder of the lists, and of `ID/00001.jpg` in it or in its folder `20bn-something-something-v1`.
         split: `train` or `val`.
 
     Returns:
@@ -72,7 +62,9 @@ def read_ssv1(root: Path, split: str) -> Split:
     for number, line in numbered_lines(file):
         clip, separator, label = line.partition(";")
         if not separator or label not in ids:
-            raise ValueError(f"{file}, line {number}: expected 'id;label' with one of {len(ids)} labels, found {line!r}")
+            raise ValueError(
+                f"{file}, line {number}: expected 'id;label' with one of {len(ids)} labels, found {line!r}"
+            )
         records.append(ClipRecord(folder / clip, ids[label], None, "{:05d}.jpg", 12.0))
     _compare("Something-Something V1", split, len(records), SSV1_SIZES)
     return Split(records, classes, mirrored_labels(classes))
@@ -107,7 +99,9 @@ def read_ssv2(root: Path, split: str) -> Split:
     records = []
     for number, entry in enumerate(entries, start=1):
         if not isinstance(entry, dict) or "id" not in entry or "template" not in entry:
-            raise ValueError(f"{file}, entry {number}: expected an object with 'id' and 'template', found {entry!r:.80}")
+            raise ValueError(
+                f"{file}, entry {number}: expected an object with 'id' and 'template', found {entry!r:.80}"
+            )
         label = re.sub(r"[\[\]]", "", entry["template"])
         if label not in ids:
             raise ValueError(f"{file}, entry {number}: the template {label!r} is not among the {len(ids)} labels")
@@ -146,7 +140,9 @@ def _read_kinetics_annotations(root: Path, file: Path, split: str) -> Split:
     for number, line in list(numbered_lines(file))[1:]:
         parts = [part.strip('"') for part in line.rsplit(",", 4)]
         if len(parts) != 5 or not parts[2].isdigit() or not parts[3].isdigit():
-            raise ValueError(f"{file}, line {number}: expected label,youtube_id,time_start,time_end,split, found {line!r}")
+            raise ValueError(
+                f"{file}, line {number}: expected label,youtube_id,time_start,time_end,split, found {line!r}"
+            )
         rows.append(parts)
     classes = sorted({row[0] for row in rows})
     ids = {name: i for i, name in enumerate(classes)}
@@ -250,105 +246,6 @@ def mirrored_labels(classes: Sequence[str]) -> dict[int, int]:
     return swaps
 
 
-class ActionData(DataModule):
-    """Clips of an action data set for training, validation and test.
-
-    Args:
-        layout: `ssv1`, `ssv2`, `kinetics`, `ucf101`, `hmdb51`; `folder`: `{train,val,test}/CLASS/*.mp4`;
-            `csv`: `{train,val,test}.csv` with `path label` lines; `frames`: TSN lists `{train,val,test}.txt`.
-        root: Folder of the data set in that layout; where `None` the folder named after the layout in the data root.
-        sampling: Rule by which frames are drawn, see [`ClipSampler`][saccade.data.clips.ClipSampler].
-        frames: Frames in a clip.
-        stride: From one frame to the next, for the rule `clip`.
-        size: Side of the clips in pixels.
-        test_clips: Clips a video in test.
-        test_crops: Crops of each of them, 1 or 3.
-        resize: (height, width) that training frames are scaled to before cropping; `None`: as they are.
-        flip: Mirror half of the training clips; classes that tell left from right change with it.
-        fold: Split of UCF101 and HMDB51, 1 to 3.
-        mean: Of the channels.
-        std: Of the channels.
-        num_classes: Classes; where given, labels outside are an error at the start.
-        strict: A missing or unreadable clip is an error.
-        batch_size: Clips a step and a process.
-        num_workers: Processes that decode.
-        seed: Of order and augmentation.
-    """
-
-    def __init__(
-        self,
-        layout: Layout = "folder",
-        root: str | None = None,
-        sampling: Literal["segment", "dense", "interval", "clip"] = "segment",
-        frames: int = 8,
-        stride: int = 8,
-        size: int = 224,
-        test_clips: int = 1,
-        test_crops: int = 1,
-        resize: tuple[int, int] | None = (240, 320),
-        flip: bool = True,
-        fold: int = 1,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
-        num_classes: int | None = None,
-        strict: bool = False,
-        batch_size: int = 32,
-        num_workers: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(batch_size, num_workers, seed)
-        self.root = Path(root) if root else default_root() / layout
-        self.layout, self.fold, self.strict = layout, fold, strict
-        self.sampler = ClipSampler(sampling, frames, stride, test_clips)
-        self.spec = InputSpec(size, frames, stride, tuple(mean), tuple(std))
-        self.test_crops, self.resize, self.flip, self.num_classes = test_crops, resize, flip, num_classes
-
-    collate = staticmethod(collate_clips)
-
-    def train_set(self) -> Dataset[Any]:
-        """Clips of the training split, augmented."""
-        split = self.split("train")
-        flip = LabelAwareFlip(swap=split.mirrored) if self.flip else None
-        transform = TrainTransform(self.spec, flip, self.resize)
-        return ClipDataset(split.records, self.sampler, transform, train=True, strict=self.strict)
-
-    def val_set(self) -> Dataset[Any]:
-        """One centre crop of one clip a video."""
-        return self._evaluation("val", 1, 1)
-
-    def test_set(self) -> Dataset[Any]:
-        """All views of the test protocol; the validation split where labels of a test split are not public."""
-        return self._evaluation("test", self.sampler.views, self.test_crops)
-
-    def split(self, name: str) -> Split:
-        """Records of a split, those that are there.
-
-        Args:
-            name: `train`, `val` or `test`.
-
-        Returns:
-            The split.
-
-        Raises:
-            FileNotFoundError: The data set is not there.
-            ValueError: A malformed list, or a label outside the classes.
-        """
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"no data set in the layout {self.layout!r} at {self.root}")
-        split = _READERS[self.layout](self.root, name, self.fold)
-        if self.num_classes is not None:
-            for record in split.records:
-                if record.label >= self.num_classes:
-                    raise ValueError(f"{record.path} has label {record.label}, outside {self.num_classes} classes")
-        records = existing(split.records, f"{self.layout} {name}", self.strict)
-        return Split(records, split.classes, split.mirrored)
-
-    def _evaluation(self, name: str, clips: int, crops: int) -> Dataset[Any]:
-        transform = EvalTransform(self.spec, crops)
-        records = self.split(name).records
-        return ClipDataset(records, self.sampler, transform, train=False, views=clips, strict=self.strict)
-
-
 def _folder(root: Path, split: str) -> Split:
     return Split(*scan_folder(root / split if split != "test" or (root / "test").is_dir() else root / "val"))
 
@@ -361,7 +258,7 @@ def _frames(root: Path, split: str) -> Split:
     return Split(read_frame_list(_or_val(root, split, "txt"), root))
 
 
-_READERS: dict[str, Callable[[Path, str, int], Split]] = {
+READERS: dict[str, Callable[[Path, str, int], Split]] = {
     "folder": lambda root, split, fold: _folder(root, split),
     "csv": lambda root, split, fold: _csv(root, split),
     "frames": lambda root, split, fold: _frames(root, split),
@@ -371,6 +268,7 @@ _READERS: dict[str, Callable[[Path, str, int], Split]] = {
     "ucf101": read_ucf101,
     "hmdb51": read_hmdb51,
 }
+"""Layout to its reader, `(root, split, fold)`."""
 
 
 def _or_val(root: Path, split: str, suffix: str) -> Path:

@@ -28,6 +28,7 @@ would turn rounding of the similarities into displacement.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -187,7 +188,7 @@ class MotionSqueeze(nn.Module):
         )
         widths = (3, *hidden, channels)
         self.transform = nn.Sequential(
-            *(_separable(i, o, 7 if n == 0 else 3) for n, (i, o) in enumerate(zip(widths, widths[1:], strict=False)))
+            *(_separable(i, o, 7 if n == 0 else 3) for n, (i, o) in enumerate(pairwise(widths)))
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

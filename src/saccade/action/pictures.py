@@ -60,13 +60,17 @@ def motion_strip(
     cells = flow.shape[-1]
     for row in range(count):
         truth, answer = classes[int(clips.label[row])], classes[int(said[row])]
-        axes[row][0].set_ylabel(f"goes {truth}\nsaid {answer}", fontsize=8, color="black" if truth == answer else "#b00020")
+        axes[row][0].set_ylabel(
+            f"goes {truth}\nsaid {answer}", fontsize=8, color="black" if truth == answer else "#b00020"
+        )
         for t in range(frames):
             axes[row][t].imshow(clips.video[row, 0, t], cmap="gray", vmin=-2.5, vmax=2.5)
             x, y = (clips.start[row] + t * clips.velocity[row]).numpy() % size
             for dx in (-size, 0, size):
                 for dy in (-size, 0, size):
-                    outline = Circle((x + dx, y + dy), float(clips.radius[row]), fill=False, color="#ffb000", linewidth=1.2)
+                    outline = Circle(
+                        (x + dx, y + dy), float(clips.radius[row]), fill=False, color="#ffb000", linewidth=1.2
+                    )
                     axes[row][t].add_patch(outline)
         axes[row][frames].imshow(flow_colours(flow[row], 5.0), extent=(0, cells, cells, 0))
         place = np.arange(cells)[::2] + 1.0

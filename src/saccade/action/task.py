@@ -35,8 +35,8 @@ class Classified:
 class ActionClassification(Task):
     """Train, test and use a network that maps clips (b, c, t, h, w) to logits (b, k).
 
-    A batch is a dict with `video`, (b, c, t, h, w) or with views (b, v, c, t, h, w), `label`, and optionally `index` and
-    `skipped`. Probabilities are averaged over the views of a video.
+    A batch is a dict with `video`, (b, c, t, h, w) or with views (b, v, c, t, h, w), `label`, and optionally `index`
+    and `skipped`. Probabilities are averaged over the views of a video.
 
     Args:
         backbone: The network, such as a [`VideoResNet`][saccade.nn.video_resnet.VideoResNet] with a block in its slot.
@@ -89,14 +89,14 @@ class ActionClassification(Task):
         """The network, and the classifier with learning rates of its own where they differ."""
         if self.classifier_lr == (1.0, 1.0):
             return super().param_groups()
-        classifier = self.backbone.fc
+        classifier = self.backbone.get_submodule("fc")
         own = {id(parameter) for parameter in classifier.parameters()}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in own]
         weight, bias = self.classifier_lr
         return [
             {"params": rest},
-            {"params": [classifier.weight], "lr_mult": weight},
-            {"params": [classifier.bias], "lr_mult": bias},
+            {"params": [classifier.get_parameter("weight")], "lr_mult": weight},
+            {"params": [classifier.get_parameter("bias")], "lr_mult": bias},
         ]
 
     def forward(self, video: Tensor) -> Tensor:
@@ -168,11 +168,11 @@ class ActionClassification(Task):
             self.skipped.clear()
 
 
-def start_from(backbone: nn.Module, weights: str) -> None:
+def start_from(backbone: Any, weights: str) -> None:
     """Load weights into a backbone, without a classifier that has other classes.
 
     Args:
-        backbone: Receives them.
+        backbone: Receives them: a network with the method `load_torchvision`, or for our own files any.
         weights: A torchvision name such as `ResNet50_Weights.IMAGENET1K_V1`, or a file.
 
     Raises:

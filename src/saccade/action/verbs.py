@@ -85,7 +85,9 @@ def classify_videos(
     task = load_classifier(checkpoint, config).to(device)
     names = _names(labels, task.num_classes)
     spec = getattr(task.backbone, "input_spec", InputSpec())
-    sampler = ClipSampler("segment", spec.frames) if spec.stride is None else ClipSampler("clip", spec.frames, spec.stride)
+    sampler = (
+        ClipSampler("segment", spec.frames) if spec.stride is None else ClipSampler("clip", spec.frames, spec.stride)
+    )
     transform = EvalTransform(spec)
     found: list[VideoPrediction] = []
     skipped: dict[str, str] = {}
@@ -106,8 +108,7 @@ def classify_videos(
         scores = [Score(names[int(k)], float(p)) for p, k in zip(best.values, best.indices, strict=True)]
         found.append(VideoPrediction(str(path), scores[:top_k]))
     if not found:
-        path, reason = next(iter(skipped.items()))
-        raise VideoError(f"none of the {len(paths)} videos can be read; the first: {reason or path}")
+        raise VideoError(f"none of the {len(paths)} videos can be read; the first: {next(iter(skipped.values()))}")
     return Predictions(found, skipped)
 
 

@@ -110,8 +110,7 @@ class ClipSampler:
             both = sampling.segment_twice(frames, self.frames)
             return both[:views]
         if self.rule == "dense" and views == 1:
-            middle = sampling.dense_views(frames, self.frames, 3)[1:2]
-            return middle
+            return sampling.dense_views(frames, self.frames, 3)[1:2]
         if self.rule == "dense":
             return sampling.dense_views(frames, self.frames, views)
         if self.rule == "interval":
@@ -222,7 +221,8 @@ def existing(records: Iterable[ClipRecord], what: str, strict: bool = False) -> 
     Raises:
         FileNotFoundError: None is there, or one is missing and `strict`; the first missing paths are listed.
     """
-    there, missing = [], []
+    there: list[ClipRecord] = []
+    missing: list[ClipRecord] = []
     for record in records:
         (there if record.path.exists() else missing).append(record)
     if missing:

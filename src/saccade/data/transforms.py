@@ -66,8 +66,8 @@ def short_side(frames: Tensor, size: int) -> Tensor:
     if min(height, width) == size:
         return frames
     if height < width:
-        return tvf.resize(frames, [size, int(math.floor(width / height * size))], antialias=True)
-    return tvf.resize(frames, [int(math.floor(height / width * size)), size], antialias=True)
+        return tvf.resize(frames, [size, math.floor(width / height * size)], antialias=True)
+    return tvf.resize(frames, [math.floor(height / width * size), size], antialias=True)
 
 
 class UniformCrop(nn.Module):

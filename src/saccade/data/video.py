@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -207,15 +207,18 @@ class VideoReader:
             codec.flush_buffers()
             packets = self._container.demux(self._stream)
             first = next(packets, None)
-            if first is not None and first.size and self._place.get(first.pts, key.place + 1) <= key.place:
+            if first is not None and first.size and self._places(first, key.place + 1) <= key.place:
                 if first.pts == key.pts:
                     yield first
                 for packet in packets:
-                    if packet.size == 0 or self._place.get(packet.pts, 0) >= key.place:
+                    if packet.size == 0 or self._places(packet, 0) >= key.place:
                         yield packet
                 return
         self._rewind()
         yield from self._container.demux(self._stream)
+
+    def _places(self, packet: av.Packet, otherwise: int) -> int:
+        return otherwise if packet.pts is None else self._place.get(packet.pts, otherwise)
 
     def _by_counting(self, numbers: list[int]) -> dict[int, Tensor]:
         found: dict[int, Tensor] = {}
@@ -332,7 +335,12 @@ class ArrayClip:
                 frames = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:  # numpy and torch raise many kinds for a damaged file
             raise VideoError(f"{self.path} cannot be read: {_reason(error)}") from None
-        if not isinstance(frames, Tensor) or frames.ndim != 4 or frames.dtype != torch.uint8 or 3 not in frames.shape[1:]:
+        if (
+            not isinstance(frames, Tensor)
+            or frames.ndim != 4
+            or frames.dtype != torch.uint8
+            or 3 not in frames.shape[1:]
+        ):
             raise VideoError(f"{self.path} has to hold uint8 frames (t, h, w, 3) or (t, 3, h, w)")
         if len(frames) == 0:
             raise VideoError(f"{self.path} holds no frames")
@@ -379,7 +387,7 @@ def write_video(
         container_options: Of the container.
     """
     with av.open(str(path), "w", options=container_options or {}) as container:
-        stream = container.add_stream(codec, rate=fps, options=options or {})
+        stream: Any = container.add_stream(codec, rate=fps, options=options or {})
         stream.height, stream.width, stream.pix_fmt = frames.shape[2], frames.shape[3], "yuv420p"
         for frame in frames.permute(0, 2, 3, 1).contiguous().numpy():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
