@@ -64,7 +64,7 @@ def motion_strip(
             f"goes {truth}\nsaid {answer}", fontsize=8, color="black" if truth == answer else "#b00020"
         )
         for t in range(frames):
-            axes[row][t].imshow(clips.video[row, 0, t], cmap="gray", vmin=-2.5, vmax=2.5)
+            axes[row][t].imshow(clips.video[row, 0, t].numpy(), cmap="gray", vmin=-2.5, vmax=2.5)
             x, y = (clips.start[row] + t * clips.velocity[row]).numpy() % size
             for dx in (-size, 0, size):
                 for dy in (-size, 0, size):
