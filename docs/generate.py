@@ -173,6 +173,8 @@ def method_page(method: Method, entries: dict[str, Any], speed: dict[str, Any]) 
 def measured(data: str, entry: dict[str, Any]) -> list[str]:
     """The last result on one data set: arms beside the paper's figures, expectations, and how it was measured."""
     lines = [f"### Measured on {data}: {entry['verdict']}", ""]
+    if entry.get("title"):
+        lines += [f"On {entry['title']}. {entry['note']}".strip(), ""]
     metrics = entry["metrics"]
     paper = any(arm["paper"] is not None for arm in entry["arms"].values())
     lines.append("| | " + " | ".join(metrics.values()) + (" | paper |" if paper else " |"))
@@ -274,7 +276,13 @@ def _imports(parts: tuple[str, ...]) -> list[str]:
     for part in parts:
         module, _, name = part.partition(":")
         by_module.setdefault(module, []).append(name)
-    return [f"from {module} import {', '.join(names)}" for module, names in by_module.items()]
+    lines = []
+    for module, names in by_module.items():
+        line = f"from {module} import {', '.join(names)}"
+        # As ruff formats it, which looks into Markdown too.
+        wrapped = [f"from {module} import (", *(f"    {name}," for name in names), ")"]
+        lines += [line] if len(line) <= 120 else wrapped
+    return lines
 
 
 def _source(module: str) -> Path:

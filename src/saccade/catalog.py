@@ -443,6 +443,23 @@ METHODS: tuple[Method, ...] = (
         summary="Gives an image-based video network a sense of motion through one small block, without optical flow.",
         repository="arunos728/MotionSqueeze",
         licence="BSD-2-Clause",
+        parts=(
+            "saccade.action.motion_squeeze:MotionSqueeze",
+            "saccade.action.motion_squeeze:kernel_soft_argmax",
+            "saccade.action.motion_squeeze:msnet",
+            "saccade.ops.correlation:local_correlation",
+            "saccade.nn.video_resnet:VideoResNet",
+        ),
+        claim="saccade.action.claims:MOTION_SQUEEZE",
+        recipes=(
+            "action/motion-squeeze-ssv1",
+            "action/motion-squeeze-ssv2",
+            "action/motion-squeeze-kinetics",
+            "action/motion-squeeze-ucf101",
+            "action/motion-squeeze-hmdb51",
+        ),
+        converter="saccade.action.checkpoints:convert_motion_squeeze",
+        checkpoints="None published; files of the authors' training code are taken.",
     ),
     Method(
         slug="motionformer",

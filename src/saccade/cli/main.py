@@ -14,6 +14,7 @@ from saccade.cli.bench import bench
 from saccade.cli.convert import convert
 from saccade.cli.lightning import SUBCOMMANDS, lightning
 from saccade.cli.methods import list_methods, show
+from saccade.cli.predict import predict
 from saccade.cli.reproduce import reproduce
 from saccade.cli.smooth import smooth
 
@@ -32,6 +33,7 @@ app.command()(show)
 app.command()(reproduce)
 app.command()(bench)
 app.command()(convert)
+app.command()(predict)
 app.command()(smooth)
 
 
@@ -56,6 +58,12 @@ for _name, _about in SUBCOMMANDS.items():
     _announce(_name, _about)
 
 
+def _is_for_lightning(words: list[str]) -> bool:
+    """`predict` is Lightning's with a recipe and the verb's with a checkpoint."""
+    given = {word.partition("=")[0] for word in words}
+    return words[0] in SUBCOMMANDS or (words[0] == "predict" and "--config" in given and "--checkpoint" not in given)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command.
 
@@ -67,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        if words and words[0] in SUBCOMMANDS:
+        if words and _is_for_lightning(words):
             lightning(words[0], words[1:])
             return 0
         command: Callable[..., Any] = typer.main.get_command(app)
