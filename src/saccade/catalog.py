@@ -138,6 +138,11 @@ METHODS: tuple[Method, ...] = (
             "saccade.graph:diffusion_features",
         ),
         claim="saccade.graph.claims:CORRECT_AND_SMOOTH",
+        recipes=(
+            "graph/correct-and-smooth-citations",
+            "graph/correct-and-smooth-cora",
+            "graph/correct-and-smooth-citeseer",
+        ),
         checkpoints="none: base predictions are made anew",
     ),
     Method(
