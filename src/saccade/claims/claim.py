@@ -99,7 +99,7 @@ class Data:
         paper: The paper's figures on it, by arm, in the first metric's units.
         seeds: Number of seeds where it differs from the budget's (a protocol with ten splits, say).
         note: How the protocol differs from the paper's, and what that does to the figures.
-        settings: Added to the budget's settings.
+        settings: What a run on it needs; the budget's settings go before these.
     """
 
     title: str

@@ -2,13 +2,14 @@
 
 from saccade.metric.proxy_anchor import EmbeddingHead, ProxyAnchorLoss, ProxyAnchorModel, proxy_anchor_param_groups
 from saccade.metric.proxy_nca import ProxyNCALoss
-from saccade.metric.retrieval import recall_at_k
+from saccade.metric.retrieval import map_at_r, recall_at_k
 
 __all__ = [
     "EmbeddingHead",
     "ProxyAnchorLoss",
     "ProxyAnchorModel",
     "ProxyNCALoss",
+    "map_at_r",
     "proxy_anchor_param_groups",
     "recall_at_k",
 ]

@@ -37,7 +37,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from saccade.metric.inputs import check_embeddings, check_labels
-from saccade.metric.tuples import IndicesTuple, anchor_weights
+from saccade.metric.tuples import IndicesTuple, appearance_weights
 from saccade.nn.backbones import feature_extractor
 
 EPS = 1e-12
@@ -118,7 +118,7 @@ class ProxyAnchorLoss(nn.Module):
             attraction = 2 * self.alpha * self.margin - exponents.gather(1, own).squeeze(1)  # -α (s - δ)
             repulsion = exponents.scatter(1, own, -torch.inf)
             if indices_tuple is not None:
-                weights = anchor_weights(indices_tuple, len(x)).to(x) - 1
+                weights = appearance_weights(indices_tuple, len(x)).to(x) - 1
                 attraction, repulsion = attraction + weights, repulsion + weights.unsqueeze(1)
             # log(1 + Σ exp(z)) is softplus of the log-sum-exp: nothing overflows, and an empty sum gives log 1 = 0
             positive = F.softplus(_logsumexp_by_class(attraction, labels, self.num_classes))

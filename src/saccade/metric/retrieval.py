@@ -79,3 +79,48 @@ def recall_at_k(
         nearer.append(rank.masked_fill(~same.any(dim=1), len(items)))
     ranks = torch.cat(nearer)
     return {k: float((ranks < k).double().mean()) for k in ks}
+
+
+def map_at_r(embeddings: Float[Tensor, "b d"], labels: Int[Tensor, " b"]) -> float:
+    """Mean average precision at R (Musgrave et al., arXiv:2003.08505, section 3.2): every embedding queries the others.
+
+    For a query with R others of its class, the mean over ranks i = 1..R of the precision at i where rank i is of its
+    class, else 0. Queries without another of their class are left out.
+
+    Args:
+        embeddings: Of any norm; compared by cosine.
+        labels: Their classes.
+
+    Returns:
+        In [0, 1].
+
+    Raises:
+        ValueError: Wrong shapes, values that are not finite, or no class with two samples.
+
+    Example:
+        >>> points = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> map_at_r(points, torch.tensor([0, 0, 1, 1]))
+        1.0
+    """
+    check_embeddings(embeddings)
+    check_labels(labels, len(embeddings))
+    check_finite(embeddings)
+    _, numbers, counts = labels.unique(return_inverse=True, return_counts=True)
+    relevant = counts[numbers] - 1
+    most = int(relevant.max())
+    if most == 0:
+        raise ValueError("no class has two samples: there is nothing to find")
+    unit = torch.nn.functional.normalize(embeddings, dim=1)
+    ranks = torch.arange(1, most + 1, device=unit.device)
+    scores = []
+    rows = max(1, CHUNK // len(unit))
+    for start in range(0, len(unit), rows):
+        similarity = unit[start : start + rows] @ unit.T
+        here = torch.arange(len(similarity), device=unit.device)
+        similarity[here, start + here] = -torch.inf
+        nearest = similarity.topk(most, dim=1).indices
+        wanted = relevant[start : start + rows, None]
+        hit = (labels[nearest] == labels[start : start + rows, None]) & (ranks <= wanted)
+        precision = hit.cumsum(dim=1) / ranks
+        scores.append((precision * hit).sum(dim=1) / wanted.squeeze(1))
+    return float(torch.cat(scores)[relevant > 0].double().mean())

@@ -10,8 +10,8 @@ IndicesTuple = tuple[Tensor, ...]
 """Triplets (anchors, positives, negatives), or pairs (anchors, positives, anchors, negatives): index vectors."""
 
 
-def anchor_weights(indices_tuple: IndicesTuple, batch: int) -> Float[Tensor, " b"]:
-    """How often each sample is an anchor, over the largest such count: weights for losses over single elements.
+def appearance_weights(indices_tuple: IndicesTuple, batch: int) -> Float[Tensor, " b"]:
+    """How often each sample is in a tuple, over the largest such count: weights for losses over single elements.
 
     Args:
         indices_tuple: Triplets or pairs.
@@ -25,8 +25,8 @@ def anchor_weights(indices_tuple: IndicesTuple, batch: int) -> Float[Tensor, " b
 
     Example:
         >>> pairs = tuple(torch.tensor(i) for i in ([0, 0], [1, 2], [1], [3]))
-        >>> anchor_weights(pairs, 4)
-        tensor([1.0000, 0.5000, 0.0000, 0.0000])
+        >>> appearance_weights(pairs, 5)
+        tensor([1.0000, 1.0000, 0.5000, 0.5000, 0.0000])
     """
     if len(indices_tuple) not in (3, 4):
         raise ValueError(f"a tuple of {len(indices_tuple)} index vectors came; 3 (triplets) or 4 (pairs) are accepted")

@@ -1,0 +1,132 @@
+"""The claims of the metric domain."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from saccade.claims import Arm, Axis, Beats, Budget, Cell, Claim, Data, Metric, Outcome
+from saccade.metric.datasets import SmallImages
+from saccade.metric.networks import SmallEmbedding
+from saccade.metric.proxy_anchor import ProxyAnchorLoss
+from saccade.metric.proxy_nca import ProxyNCALoss
+from saccade.metric.retrieval import map_at_r, recall_at_k
+from saccade.metric.task import MetricLearning
+from saccade.training import fit
+
+
+def run_proxy_anchor(cell: Cell) -> Outcome:
+    """Train on some classes, retrieve among others."""
+    data = SmallImages(
+        "omniglot" if cell.data == "omniglot" else "digits",
+        root=str(cell.data_root),
+        batch_size=cell.settings["batch"],
+        seed=cell.seed,
+    )
+    size = data.train_images.images.shape[-1]
+    model = SmallEmbedding(size, pooled=cell.settings["pooled"])
+    loss: nn.Module
+    if cell.options["loss"] == "proxy-anchor":
+        loss = ProxyAnchorLoss(data.num_classes, 64)
+    else:
+        loss = ProxyNCALoss(data.num_classes, 64, softmax_scale=cell.options.get("scale", 1.0))
+    task = MetricLearning(
+        model, loss, loss_lr_mult=cell.options["proxy_lr"], optimizer=lambda groups: Adam(groups, lr=1e-3)
+    )
+    curve = fit(task, data, steps=cell.settings["steps"], seed=cell.seed, device=cell.device, progress=cell.progress)
+    images, labels = data.val_set().tensors
+    task.eval()
+    with torch.no_grad():
+        embeddings = torch.cat([task(chunk.to(cell.device)).cpu() for chunk in images.split(512)])
+    metrics = {
+        "p1": 100 * recall_at_k(embeddings, labels, [1])[1],
+        "map": 100 * map_at_r(embeddings, labels),
+    }
+    pictures = {"queries (left) and their nearest among unseen classes": neighbours(images, labels, embeddings)}
+    return Outcome(metrics, {"training loss": curve}, pictures)
+
+
+def neighbours(images: Tensor, labels: Tensor, embeddings: Tensor, rows: int = 8, most: int = 9) -> np.ndarray:
+    """A sheet of queries, one a row, each followed by its nearest: framed green where the class is the same, else red.
+
+    Args:
+        images: (n, 1, h, w) in [0, 1].
+        labels: (n,).
+        embeddings: (n, d).
+        rows: Number of queries, evenly spaced over the classes.
+        most: Neighbours shown.
+
+    Returns:
+        (height, width, 3) uint8.
+    """
+    classes = labels.unique()
+    chosen = classes[torch.linspace(0, len(classes) - 1, rows).long()]
+    queries = [int((labels == label).nonzero()[0]) for label in chosen]
+    unit = nn.functional.normalize(embeddings, dim=1)
+    tile, gap = 48, 6
+    sheet = np.full((rows * (tile + gap) + gap, (most + 1) * (tile + gap) + 3 * gap, 3), 255, np.uint8)
+    for row, query in enumerate(queries):
+        similarity = unit @ unit[query]
+        similarity[query] = -torch.inf
+        for column, item in enumerate([query, *similarity.topk(most).indices.tolist()]):
+            grey = nn.functional.interpolate(images[item][None], size=(tile, tile), mode="nearest")[0, 0]
+            top, left = gap + row * (tile + gap), gap + column * (tile + gap) + (2 * gap if column else 0)
+            if column:
+                colour = (42, 157, 111) if labels[item] == labels[query] else (208, 80, 90)
+                sheet[top - 3 : top + tile + 3, left - 3 : left + tile + 3] = colour
+            sheet[top : top + tile, left : left + tile] = (255 * (1 - grey)).byte().numpy()[..., None]
+    return sheet
+
+
+PROXY_ANCHOR = Claim(
+    slug="proxy-anchor",
+    statement=(
+        "Trained from scratch on random batches with proxies that learn ten times as fast as the network, Proxy Anchor "
+        "retrieves unseen classes better than Proxy-NCA as published: "
+        "by at least 2 points P@1 on digits, 4 on Omniglot."
+    ),
+    paper=(
+        "Fine-tuning Inception-BN (512-d): Recall@1 of 68.4 on CUB-200-2011 and 86.1 on Cars-196, against 49.2 and "
+        "73.2 of Proxy-NCA (64-d), and 65.7 and 84.1 of Multi-Similarity."
+    ),
+    metrics={"p1": Metric("P@1 (%)"), "map": Metric("MAP@R (%)")},
+    arms={
+        "proxy-nca": Arm("Proxy-NCA", {"loss": "proxy-nca", "proxy_lr": 10}, baseline=True),
+        "proxy-anchor": Arm("Proxy Anchor", {"loss": "proxy-anchor", "proxy_lr": 10}),
+        "proxy-nca-scaled": Arm("Proxy-NCA, scale 8", {"loss": "proxy-nca", "proxy_lr": 10, "scale": 8.0}),
+        "proxy-nca-100": Arm("Proxy-NCA, proxies 100x", {"loss": "proxy-nca", "proxy_lr": 100}),
+        "proxy-anchor-100": Arm("Proxy Anchor, proxies 100x", {"loss": "proxy-anchor", "proxy_lr": 100}),
+    },
+    expectations=[
+        Beats("proxy-anchor", "proxy-nca", by=2.0, on=("digits",)),
+        Beats("proxy-anchor", "proxy-nca", by=4.0, on=("omniglot",)),
+    ],
+    data={
+        "digits": Data(
+            "scikit-learn's 1,797 real handwritten digits in four orientations: 20 classes train, 20 are unseen",
+            settings={"pooled": 1, "steps": 100},
+            seeds=5,
+        ),
+        "omniglot": Data(
+            "real Omniglot drawings at 28 x 28: 136 characters train, 106 of three other alphabets are unseen",
+            needs="omniglot",
+            settings={"pooled": 4, "steps": 150},
+        ),
+    },
+    budgets={
+        "smoke": Budget(1, {"batch": 64, "steps": 3}),
+        "small": Budget(5, {"batch": 64}),
+        "full": Budget(10, {"batch": 64, "steps": 1000}),
+    },
+    run=run_proxy_anchor,
+    axes={"training loss": Axis("step", "training loss (each arm's own)")},
+    limits=(
+        "The gain depends on the learning rate of the proxies and on the rival's temperature. With proxies that learn "
+        "100 times as fast, as in the authors' recipe for pretrained networks, the order turns on Omniglot: there "
+        "Proxy-NCA is ahead by about two points. Tuning the scale of Proxy-NCA (8 instead of 1) brings it near on "
+        "digits. So this is no general win from scratch; the paper's larger gains come from fine-tuning pretrained "
+        "networks on about 100 classes."
+    ),
+)

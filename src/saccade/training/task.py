@@ -1,0 +1,77 @@
+"""The base of every Lightning task: optimiser and schedule from the configuration, and a guard against divergence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+OptimizerFactory = Callable[[Iterable], Optimizer]
+"""Parameters, or groups of them, to an optimiser; in YAML a `class_path` with `init_args`."""
+
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+"""An optimiser to its schedule; in YAML a `class_path` with `init_args`."""
+
+
+def adamw(params: Iterable) -> Optimizer:
+    """AdamW with a learning rate of 1e-3: the optimiser where none is configured."""
+    return torch.optim.AdamW(params, lr=1e-3)
+
+
+class Task(LightningModule):
+    """A LightningModule whose optimiser and schedule are arguments.
+
+    Args:
+        optimizer: Makes the optimiser of the groups that `param_groups` gives.
+        lr_scheduler: Makes its schedule; none where `None`.
+        schedule: Whether the schedule steps once an epoch or once a step.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerFactory = adamw,
+        lr_scheduler: SchedulerFactory | None = None,
+        schedule: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__()
+        self.make_optimizer = optimizer
+        self.make_scheduler = lr_scheduler
+        self.schedule = schedule
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """What is optimised: by default all that requires a gradient.
+
+        A group may have the key `lr_mult`: its learning rate is the optimiser's times that.
+        """
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser and schedule, as Lightning wants them."""
+        groups = self.param_groups()
+        factors = [group.pop("lr_mult", 1.0) for group in groups]
+        optimizer = self.make_optimizer(groups)
+        for group, factor in zip(optimizer.param_groups, factors, strict=True):
+            group["lr"] = group["lr"] * factor
+        if self.make_scheduler is None:
+            return optimizer
+        scheduler = self.make_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.schedule}}
+
+    def finite(self, loss: Tensor) -> Tensor:
+        """The loss, or a `ValueError` that names the step where it is NaN or infinite."""
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"the loss is {float(loss)} at step {self.global_step}: "
+                "a lower learning rate, gradient clipping, or inputs without NaN may help"
+            )
+        return loss
+
+
+def freeze(module: nn.Module) -> None:
+    """Take a module out of training: its parameters need no gradient."""
+    module.requires_grad_(False)
