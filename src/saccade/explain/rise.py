@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -120,6 +120,7 @@ def rise_maps(
     seed: int = 0,
     filter_masks: Float[Tensor, "m 1 h w"] | None = None,
     target: Target | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Float[Tensor, "n k h w"]:
     """RISE maps of all classes: S[n, k] = mean over masks of sigmoid(logit k of the masked image) * mask.
 
@@ -136,6 +137,7 @@ def rise_maps(
         seed: Of the masks.
         filter_masks: Masks to use instead of random ones.
         target: Compute one class alone (for all images or one for each): k is 1 then, and the memory small.
+        progress: Called with the share that is done.
 
     Returns:
         Maps.
@@ -158,6 +160,7 @@ def rise_maps(
     else:
         chunks = RiseMasks(size, num_masks, cells, p, batch, seed).chunks(image.device, image.dtype)
     total: Tensor | None = None
+    done = 0
     with frozen(model), torch.no_grad():
         for masks in chunks:
             flat = masks.flatten(1)
@@ -171,6 +174,9 @@ def rise_maps(
                 parts.append(scores.to(flat.dtype).mT @ flat)
             part = torch.stack(parts)
             total = part if total is None else total.add_(part)
+            done += len(masks)
+            if progress is not None:
+                progress(done / num_masks)
     if total is None:
         raise ValueError("no masks")
     return (total / num_masks).unflatten(2, size)
@@ -189,6 +195,7 @@ def rise(
     p: float = 0.5,
     batch: int = 32,
     seed: int = 0,
+    progress: Callable[[float], None] | None = None,
 ) -> Float[Tensor, "n 1 H W"]:
     """RISE map of the target.
 
@@ -204,6 +211,7 @@ def rise(
         p: Probability that a cell is kept.
         batch: Masks per pass.
         seed: Of the masks.
+        progress: Called with the share that is done.
 
     Returns:
         Maps.
@@ -219,5 +227,6 @@ def rise(
     """
     if layer is not None:
         raise ValueError(f"RISE masks the input and reads no layer; got layer {layer!r}")
-    maps = rise_maps(model, image, num_masks=num_masks, cells=cells, p=p, batch=batch, seed=seed, target=target)
+    settings = {"num_masks": num_masks, "cells": cells, "p": p, "batch": batch, "seed": seed}
+    maps = rise_maps(model, image, target=target, progress=progress, **settings)
     return finished(maps, image, resize, smooth)
