@@ -7,10 +7,13 @@ a time, so that what one needs is freed before the next is built.
 from __future__ import annotations
 
 import gc
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch.utils.benchmark import Timer
@@ -139,3 +142,17 @@ def peak_memory(function: Callable[[], object]) -> int:
         held += event.nbytes()
         peak = max(peak, held)
     return peak
+
+
+def hardware(device: str) -> str:
+    """The processor, or the GPU, in words."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        named = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = named[0] if named else model
+    return f"{model}, {os.cpu_count()} cores"

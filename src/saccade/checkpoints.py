@@ -156,7 +156,9 @@ def read_torch(path: str | Path) -> object:
             f"Save the state dict alone, or as safetensors ({reason[:120]})"
         ) from None
     except (RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} is not a readable torch file: {str(error).splitlines()[0][:160]}") from None
+        raise ValueError(
+            f"{path} is not a readable torch file: {' '.join(str(error).split())[:160] or 'it is empty'}"
+        ) from None
 
 
 def write_state(state: Mapping[str, Tensor], path: str | Path) -> None:

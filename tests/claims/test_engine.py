@@ -106,7 +106,8 @@ def test_the_report_holds_all_it_shows(tmp_path: Path) -> None:
 
 
 def test_a_run_is_recorded_under_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = tmp_path / "ledger.json"
+    ledger = tmp_path / "claims" / "ledger.json"
+    ledger.parent.mkdir()
     ledger.write_text("{}")
     monkeypatch.setattr("saccade.ledger.CHECKOUT", ledger)
     result = reproduce(TOY_AT, out=tmp_path, jobs=0)
@@ -114,6 +115,7 @@ def test_a_run_is_recorded_under_its_data(tmp_path: Path, monkeypatch: pytest.Mo
     entry = json.loads(ledger.read_text())["toy"]["embedded"]
     assert entry["verdict"] == "holds"
     assert entry["arms"]["method"]["paper"] == 7.0
+    assert sorted(path.name for path in (tmp_path / "docs" / "assets").iterdir()) == ["toy-1.png", "toy-figures.png"]
     assert entry["arms"]["method"]["mean"] == pytest.approx(result.summary("method", "score")[0], abs=1e-4)
 
 

@@ -87,7 +87,7 @@ def test_hard_samples_get_more_gradient_which_proxy_nca_does_not_relate_to_the_b
 
 def test_a_miners_tuple_weighs_the_samples() -> None:
     loss, x, y = ProxyAnchorLoss(3, 4, alpha=2.0), torch.randn(4, 4), torch.tensor([0, 0, 1, 2])
-    everyone = tuple(torch.tensor(i) for i in ([0, 1, 2, 3], [1, 0, 2, 3], [2, 2, 0, 0]))
+    everyone = tuple(torch.tensor(i) for i in ([0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1]))
     torch.testing.assert_close(loss(x, y, everyone), loss(x, y))
     only_two = tuple(torch.tensor(i) for i in ([0, 1], [1, 0], [2, 2]))
     assert not torch.isclose(loss(x, y, only_two), loss(x, y))

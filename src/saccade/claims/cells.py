@@ -83,8 +83,8 @@ def source_hash() -> str:
 
 
 def settings_of(claim: Claim, job: Job) -> dict[str, Any]:
-    """The data's settings, overridden by the budget's, overridden by the caller's."""
-    return {**claim.data[job.data].settings, **claim.budgets[job.budget].settings, **job.overrides}
+    """The budget's settings, overridden by the data's, overridden by the caller's."""
+    return {**claim.budgets[job.budget].settings, **claim.data[job.data].settings, **job.overrides}
 
 
 def fingerprint(claim: Claim, job: Job) -> str:

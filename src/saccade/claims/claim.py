@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +22,13 @@ class Arm:
         title: What the table calls it.
         options: What distinguishes it, handed to the claim's `run` as `cell.options`.
         baseline: Whether it is what the method is compared with.
+        on: Names of the data it can be run on; all where empty.
     """
 
     title: str
     options: Mapping[str, Any] = field(default_factory=dict)
     baseline: bool = False
+    on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Data:
         paper: The paper's figures on it, by arm, in the first metric's units.
         seeds: Number of seeds where it differs from the budget's (a protocol with ten splits, say).
         note: How the protocol differs from the paper's, and what that does to the figures.
-        settings: What a run on it needs; the budget's settings go before these.
+        settings: Added to the budget's settings; where both name one, these win.
     """
 
     title: str
@@ -209,6 +211,12 @@ class Claim:
         missing = {"smoke", "small", "full"} - set(self.budgets)
         if missing:
             raise ValueError(f"{self.slug}: no budget {', '.join(sorted(missing))}")
+
+    def for_data(self, data: str) -> Claim:
+        """The claim with those arms alone that run on this data, and what is expected of them."""
+        arms = {key: arm for key, arm in self.arms.items() if not arm.on or data in arm.on}
+        expected = [e for e in self.expectations if {e.arm, e.than if isinstance(e, Beats) else e.arm} <= set(arms)]
+        return replace(self, arms=arms, expectations=expected)
 
     @property
     def metric(self) -> str:

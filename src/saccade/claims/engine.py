@@ -24,6 +24,7 @@ import numpy
 import torch
 
 import saccade
+from saccade.bench import hardware
 from saccade.claims.cells import CellResult, Job, Progress, finished, load_claim, run_cell, write_atomically
 from saccade.claims.claim import BudgetName
 from saccade.claims.verdict import Judged, judge, overall
@@ -101,6 +102,7 @@ def reproduce(
     data = on or claim.default_data
     if data not in claim.data:
         raise ValueError(f"{claim.slug} has no data {data!r}; there is {', '.join(claim.data)}")
+    claim = claim.for_data(data)
     if budget not in claim.budgets:
         raise ValueError(f"no budget {budget!r}: smoke, small or full")
     source = claim.data[data]
@@ -197,20 +199,6 @@ def run_all(left: Sequence[Job], *, jobs: int | None, progress: Progress | None)
         reason = log.read_text().strip().splitlines()[-1]
         raise RuntimeError(f"{len(failed)} cell(s) failed, the first is {name}: {reason} (whole: {log})")
     return done
-
-
-def hardware(device: str) -> str:
-    """The processor, or the GPU, in words."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        named = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = named[0] if named else model
-    return f"{model}, {os.cpu_count()} cores"
 
 
 def check_writable(folder: Path) -> None:

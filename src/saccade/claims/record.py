@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade import ledger
+from saccade.claims.charts import arms_chart, png
 from saccade.claims.claim import Claim
 from saccade.claims.engine import Result
 
@@ -46,7 +47,9 @@ def entry(claim: Claim, result: Result) -> dict[str, Any]:
 
 
 def record(claim: Claim, result: Result) -> Path:
-    """Write a run into the checkout's ledger.
+    """Write a run into the checkout's ledger, and its chart and pictures into the pages' assets.
+
+    The pictures are those of the arm that the first expectation names, of the embedded data.
 
     Args:
         claim: What was run.
@@ -68,4 +71,16 @@ def record(claim: Claim, result: Result) -> Path:
     ledger.CHECKOUT.write_text(
         json.dumps(dict(sorted(entries.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
+    if key == claim.default_data:
+        _illustrate(claim, result, ledger.CHECKOUT.parents[1] / "docs" / "assets")
     return ledger.CHECKOUT
+
+
+def _illustrate(claim: Claim, result: Result, folder: Path) -> None:
+    """`SLUG-figures.png`, and `SLUG-1.png`, ... for the pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    png(arms_chart(claim, result, claim.metric), folder / f"{claim.slug}-figures.png")
+    arm = claim.expectations[0].arm if claim.expectations else claim.default_data
+    shown = [name for cell in result.cells if (cell.arm, cell.seed) == (arm, 0) for name in cell.pictures.values()]
+    for number, name in enumerate(shown, start=1):
+        (folder / f"{claim.slug}-{number}.png").write_bytes((result.folder / name).read_bytes())

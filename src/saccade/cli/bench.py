@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ def bench(
     slug: Annotated[str, typer.Argument(help="Which method; all where not given.")] = "",
     match: Annotated[str, typer.Option(help="Only comparisons whose name holds this text.")] = "",
     threads: Annotated[int | None, typer.Option(help="Torch threads; torch's own choice by default.")] = None,
+    record: Annotated[bool, typer.Option("--record", help="Keep the ratios in the checkout's results.json.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Time every part against its peer in one process, alternating, as a ratio of medians."""
@@ -56,8 +58,25 @@ def bench(
             )
         if not as_json and table.row_count:
             console.print(table)
+    if record:
+        _record(folder / "results.json", rows)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
+
+
+def _record(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Slug -> hardware -> what was measured there last."""
+    import torch
+
+    from saccade.bench import hardware
+
+    results = json.loads(path.read_text()) if path.exists() else {}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for slug in dict.fromkeys(row["slug"] for row in rows):
+        own = [{k: v for k, v in row.items() if k != "slug"} for row in rows if row["slug"] == slug]
+        about = {"date": date.today().isoformat(), "torch": torch.__version__, "rows": own}
+        results.setdefault(slug, {})[hardware(device)] = about
+    path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
 
 
 def _load(path: Path) -> ModuleType:

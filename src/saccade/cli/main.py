@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import click
 import typer
 
 from saccade import __version__
@@ -15,9 +14,12 @@ from saccade.cli.bench import bench
 from saccade.cli.convert import convert
 from saccade.cli.lightning import SUBCOMMANDS, lightning
 from saccade.cli.methods import list_methods, show
+from saccade.cli.predict import predict
 from saccade.cli.reproduce import reproduce
+from saccade.cli.smooth import smooth
 
-PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+ClickException: Any = typer.BadParameter.__mro__[2]
+"""The base of all usage errors: of click itself or of typer's own copy of it, whichever this typer has."""
 
 app = typer.Typer(
     help="Published vision methods as parts, recipes and claims.",
@@ -31,6 +33,9 @@ app.command()(show)
 app.command()(reproduce)
 app.command()(bench)
 app.command()(convert)
+app.command()(predict)
+app.command()(smooth)
+app.command()(smooth)
 
 
 @app.callback(invoke_without_command=True)
@@ -40,18 +45,24 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
-def _pass_on(name: str, about: str) -> None:
-    """Lightning parses its own options."""
+def _announce(name: str, about: str) -> None:
+    """For `saccade --help` alone: Lightning parses its own options, so `main` hands these commands on before typer."""
 
-    def command(context: typer.Context) -> None:
-        lightning(name, list(context.args))
+    def command() -> None:
+        lightning(name, [])
 
     command.__doc__ = about
-    app.command(name, context_settings=PASS_ON)(command)
+    app.command(name)(command)
 
 
 for _name, _about in SUBCOMMANDS.items():
-    _pass_on(_name, _about)
+    _announce(_name, _about)
+
+
+def _is_for_lightning(words: list[str]) -> bool:
+    """`predict` is Lightning's with a recipe and the verb's with a checkpoint."""
+    given = {word.partition("=")[0] for word in words}
+    return words[0] in SUBCOMMANDS or (words[0] == "predict" and "--config" in given and "--checkpoint" not in given)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,16 +74,22 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0; 1 where a claim fails; 2 on bad input; 130 on an interrupt.
     """
-    command: Callable[..., Any] = typer.main.get_command(app)
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        code = command(args=arguments, prog_name="saccade", standalone_mode=False)
+        if words and _is_for_lightning(words):
+            lightning(words[0], words[1:])
+            return 0
+        command: Callable[..., Any] = typer.main.get_command(app)
+        code = command(args=words, prog_name="saccade", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as leaving:
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except typer.Exit as leaving:
         return leaving.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         print("interrupted; the same command resumes", file=sys.stderr)
         return 130
-    except click.ClickException as error:
+    except ClickException as error:
         return _fail(error.format_message())
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("SACCADE_DEBUG"):

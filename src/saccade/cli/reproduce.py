@@ -88,6 +88,7 @@ def _one(
             progress=progress.update,
             announce=progress.say,
         )
+    claim = claim.for_data(result.data)
     return claim, result, write_report(claim, result, method)
 
 

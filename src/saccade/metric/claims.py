@@ -35,7 +35,8 @@ def run_proxy_anchor(cell: Cell) -> Outcome:
     task = MetricLearning(
         model, loss, loss_lr_mult=cell.options["proxy_lr"], optimizer=lambda groups: Adam(groups, lr=1e-3)
     )
-    curve = fit(task, data, steps=cell.settings["steps"], seed=cell.seed, device=cell.device, progress=cell.progress)
+    steps = max(1, round(cell.settings["steps"] * cell.settings["share"]))
+    curve = fit(task, data, steps=steps, seed=cell.seed, device=cell.device, progress=cell.progress)
     images, labels = data.val_set().tensors
     task.eval()
     with torch.no_grad():
@@ -116,9 +117,9 @@ PROXY_ANCHOR = Claim(
         ),
     },
     budgets={
-        "smoke": Budget(1, {"batch": 64, "steps": 3}),
-        "small": Budget(5, {"batch": 64}),
-        "full": Budget(10, {"batch": 64, "steps": 1000}),
+        "smoke": Budget(1, {"batch": 64, "share": 0.03}),
+        "small": Budget(5, {"batch": 64, "share": 1.0}),
+        "full": Budget(10, {"batch": 64, "share": 10.0}),
     },
     run=run_proxy_anchor,
     axes={"training loss": Axis("step", "training loss (each arm's own)")},

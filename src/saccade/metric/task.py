@@ -85,7 +85,7 @@ class MetricLearning(Task):
         own = list(self.loss.parameters())
         return [*groups, {"params": own, "lr_mult": self.loss_lr_mult}] if own else groups
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """The loss of the joined batch of all processes."""
         images, labels = batch
         embeddings = self.model(images)
@@ -106,7 +106,7 @@ class MetricLearning(Task):
                 if id(parameter) not in head:
                     parameter.grad = None
 
-    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Collect embeddings."""
         images, *rest = batch
         self._seen.append((self.model(images).float(), *rest))
@@ -115,7 +115,7 @@ class MetricLearning(Task):
         """Recall@K over all that was collected, in all processes."""
         self._report("val")
 
-    def test_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Collect embeddings."""
         self.validation_step(batch, batch_idx)
 

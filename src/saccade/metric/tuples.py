@@ -30,10 +30,10 @@ def appearance_weights(indices_tuple: IndicesTuple, batch: int) -> Float[Tensor,
     """
     if len(indices_tuple) not in (3, 4):
         raise ValueError(f"a tuple of {len(indices_tuple)} index vectors came; 3 (triplets) or 4 (pairs) are accepted")
-    anchors = indices_tuple[0] if len(indices_tuple) == 3 else torch.cat([indices_tuple[0], indices_tuple[2]])
-    if anchors.numel() == 0:
-        return torch.ones(batch, device=anchors.device)
-    if not torch.compiler.is_compiling() and not (int(anchors.min()) >= 0 and int(anchors.max()) < batch):
-        raise ValueError(f"the tuple names sample {int(anchors.max())} of a batch of {batch}")
-    counts = torch.bincount(anchors, minlength=batch).float()
+    named = torch.cat(indices_tuple)
+    if named.numel() == 0:
+        return torch.ones(batch, device=named.device)
+    if not torch.compiler.is_compiling() and (int(named.min()) < 0 or int(named.max()) >= batch):
+        raise ValueError(f"the tuple names the samples {int(named.min())} to {int(named.max())} of a batch of {batch}")
+    counts = torch.bincount(named, minlength=batch).float()
     return counts / counts.max()

@@ -1,0 +1,212 @@
+"""One task for every action network: classify clips, fuse the views of a video, count top-1 and top-5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import Accuracy, Metric, MetricCollection
+
+from saccade.checkpoints import load_strict, read_state
+from saccade.training.task import OptimizerFactory, SchedulerFactory, Task, adamw
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What is predicted for the videos of a batch.
+
+    Attributes:
+        probabilities: Mean over the views of each video.
+        index: Which record of the data set each is.
+        skipped: Paths of clips that could not be read.
+    """
+
+    probabilities: Float[Tensor, "b k"]
+    index: Int[Tensor, " b"]
+    skipped: tuple[str, ...] = ()
+
+
+class ActionClassification(Task):
+    """Train, test and use a network that maps clips (b, c, t, h, w) to logits (b, k).
+
+    A batch is a dict with `video`, (b, c, t, h, w) or with views (b, v, c, t, h, w), `label`, and optionally `index`
+    and `skipped`. Probabilities are averaged over the views of a video.
+
+    Args:
+        backbone: The network, such as a [`VideoResNet`][saccade.nn.video_resnet.VideoResNet] with a block in its slot.
+        num_classes: Classes.
+        pretrained: Weights to start from: a torchvision name such as `ResNet50_Weights.IMAGENET1K_V1`, which is
+            downloaded to torch's cache if it is not there; or a file: a torchvision ResNet's state dict, a checkpoint
+            of `saccade fit`, or what `saccade convert` wrote. A classifier of other classes is left out.
+        label_smoothing: Share of the target spread over all classes.
+        classifier_lr: Factors of the learning rate for weight and bias of the classifier `backbone.fc`.
+        optimizer: Makes the optimiser.
+        lr_scheduler: Makes its schedule.
+        schedule: Whether that steps by epoch or by step.
+
+    Raises:
+        ValueError: Fewer than two classes, or a label smoothing outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        pretrained: str | None = None,
+        label_smoothing: float = 0.0,
+        classifier_lr: tuple[float, float] = (1.0, 1.0),
+        optimizer: OptimizerFactory = adamw,
+        lr_scheduler: SchedulerFactory | None = None,
+        schedule: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__(optimizer, lr_scheduler, schedule)
+        if num_classes < 2:
+            raise ValueError(f"num_classes has to be at least 2, not {num_classes}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing has to be in [0, 1), not {label_smoothing}")
+        self.backbone, self.num_classes, self.pretrained = backbone, num_classes, pretrained
+        self.label_smoothing, self.classifier_lr = label_smoothing, classifier_lr
+        metrics: dict[str, Metric] = {
+            f"top{k}": Accuracy(task="multiclass", num_classes=num_classes, top_k=k, average="micro")
+            for k in sorted({1, min(5, num_classes)})
+        }
+        self.val_metrics = MetricCollection(dict(metrics), prefix="val/")
+        self.test_metrics = MetricCollection(dict(metrics), prefix="test/").clone()
+        self.skipped: set[str] = set()
+
+    def setup(self, stage: str) -> None:
+        """Load the weights to start from, before training from scratch and not when resuming or testing."""
+        if stage == "fit" and self.pretrained is not None and self.trainer.ckpt_path is None:
+            start_from(self.backbone, self.pretrained)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The network, and the classifier with learning rates of its own where they differ."""
+        if self.classifier_lr == (1.0, 1.0):
+            return super().param_groups()
+        classifier = self.backbone.get_submodule("fc")
+        own = {id(parameter) for parameter in classifier.parameters()}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in own]
+        weight, bias = self.classifier_lr
+        return [
+            {"params": rest},
+            {"params": [classifier.get_parameter("weight")], "lr_mult": weight},
+            {"params": [classifier.get_parameter("bias")], "lr_mult": bias},
+        ]
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Probabilities (b, k) of clips (b, c, t, h, w) or of videos with views (b, v, c, t, h, w)."""
+        views = video.unsqueeze(1) if video.ndim == 5 else video
+        total = torch.stack([self.backbone(view).float().softmax(1) for view in views.unbind(1)])
+        return total.mean(0)
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """Cross-entropy of single clips."""
+        self._count(batch)
+        video = batch["video"].flatten(0, 1) if batch["video"].ndim == 6 else batch["video"]
+        label = batch["label"].repeat_interleave(video.shape[0] // len(batch["label"]))
+        self._check_labels(label)
+        loss = F.cross_entropy(self.backbone(video).float(), label, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(label))
+        return self.finite(loss)
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Top-1 and top-5."""
+        self._evaluate(batch, self.val_metrics)
+
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Top-1 and top-5 of the fused views."""
+        self._evaluate(batch, self.test_metrics)
+
+    def predict_step(self, batch: Mapping[str, Any], batch_idx: int = 0) -> Classified:
+        """Probabilities by video."""
+        self._count(batch)
+        skipped = tuple(batch.get("skipped", ()))
+        count = len(batch["label"])
+        if count == 0:
+            nothing = torch.zeros(0, dtype=torch.int64)
+            return Classified(torch.zeros(0, self.num_classes), nothing, skipped)
+        return Classified(self(batch["video"]), batch.get("index", torch.arange(count)), skipped)
+
+    def on_train_epoch_end(self) -> None:
+        """Report clips that could not be read."""
+        self._report()
+
+    def on_validation_epoch_end(self) -> None:
+        """Report clips that could not be read."""
+        self._report()
+
+    def on_test_epoch_end(self) -> None:
+        """Report clips that could not be read."""
+        self._report()
+
+    def _evaluate(self, batch: Mapping[str, Any], metrics: MetricCollection) -> None:
+        self._count(batch)
+        if len(batch["label"]):
+            self._check_labels(batch["label"])
+            metrics.update(self(batch["video"]), batch["label"])
+        self.log_dict(metrics, on_epoch=True, prog_bar=True, batch_size=max(len(batch["label"]), 1))
+
+    def _check_labels(self, label: Tensor) -> None:
+        if int(label.min()) < 0 or int(label.max()) >= self.num_classes:
+            raise ValueError(
+                f"labels go from {int(label.min())} to {int(label.max())}: 0 to {self.num_classes - 1} is accepted"
+            )
+
+    def _count(self, batch: Mapping[str, Any]) -> None:
+        self.skipped.update(batch.get("skipped", ()))
+
+    def _report(self) -> None:
+        if self.skipped:
+            first = ", ".join(sorted(self.skipped)[:3])
+            rank_zero_warn(f"{len(self.skipped)} clip(s) could not be read and were skipped, such as {first}")
+            self.skipped.clear()
+
+
+def start_from(backbone: Any, weights: str) -> None:
+    """Load weights into a backbone, without a classifier that has other classes.
+
+    Args:
+        backbone: Receives them: a network with the method `load_torchvision`, or for our own files any.
+        weights: A torchvision name such as `ResNet50_Weights.IMAGENET1K_V1`, or a file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Weights of another network.
+    """
+    if "_Weights." in weights:
+        from torchvision.models import get_weight
+
+        backbone.load_torchvision(get_weight(weights).get_state_dict(progress=True, check_hash=True))
+        return
+    state = backbone_state(read_state(weights))
+    own = backbone.state_dict()
+    if not any(key.startswith("slot.") for key in state) and hasattr(backbone, "load_torchvision"):
+        backbone.load_torchvision(state)
+        return
+    if state.get("fc.weight", own["fc.weight"]).shape != own["fc.weight"].shape:
+        state |= {key: own[key] for key in ("fc.weight", "fc.bias")}
+    load_strict(backbone, state)
+
+
+def backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's part of a task's state dict; a backbone's own as it is.
+
+    Args:
+        state: Either.
+
+    Returns:
+        Keys as the backbone has them.
+
+    Example:
+        >>> backbone_state({"backbone.fc.bias": torch.zeros(2), "val_metrics.x": torch.zeros(1)}).keys()
+        dict_keys(['fc.bias'])
+    """
+    prefix = "backbone."
+    inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return inside or dict(state)

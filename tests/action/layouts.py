@@ -1,0 +1,77 @@
+"""Miniatures of data sets in their real on-disk layouts."""
+
+import json
+from pathlib import Path
+
+from tests.data.media import jpegs, video
+
+LABELS = ["Pushing [something] from left to right", "Pushing [something] from right to left", "Opening [something]"]
+PLAIN = [label.replace("[", "").replace("]", "") for label in LABELS]
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def ssv1(root: Path, media: bool = True) -> Path:
+    (root / "20bn-something-something-v1").mkdir(parents=True)
+    write(root / "something-something-v1-labels.csv", "\n".join(PLAIN) + "\n")
+    for split, first in (("train", 1), ("validation", 11)):
+        rows = [f"{first + i};{label}" for i, label in enumerate(PLAIN)]
+        write(root / f"something-something-v1-{split}.csv", "\n".join(rows) + "\n")
+        for i in range(3 if media else 0):
+            jpegs(root / "20bn-something-something-v1" / str(first + i), 10, "{:05d}.jpg", seed=i)
+    return root
+
+
+def ssv2(root: Path, media: bool = True, new: bool = True) -> Path:
+    (root / "20bn-something-something-v2").mkdir(parents=True)
+    base, prefix = (root / "labels", "") if new else (root, "something-something-v2-")
+    write(base / f"{prefix}labels.json", json.dumps({label: str(i) for i, label in enumerate(PLAIN)}))
+    lists = {"train": [(str(i), i) for i in range(3)], "validation": [("11", 2)]}
+    for split, clips in lists.items():
+        entries = [
+            {"id": clip, "label": "pushing a cup", "template": LABELS[label], "placeholders": ["a cup"]}
+            for clip, label in clips
+        ]
+        write(base / f"{prefix}{split}.json", json.dumps(entries))
+        for clip, label in clips if media else ():
+            options = {"deadline": "realtime", "cpu-used": "8"}
+            video(root / "20bn-something-something-v2" / f"{clip}.webm", 10, label, options=options)
+    return root
+
+
+def kinetics(root: Path, media: bool = True) -> Path:
+    for split in ("train", "val") if media else ():
+        for number, (label, clip) in enumerate((("abseiling", "a" * 11), ("air drumming", "b" * 11))):
+            video(root / split / label / f"{clip}_000010_000020.mp4", 70, number)
+    root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def ucf101(root: Path, media: bool = True) -> Path:
+    lists = root / "ucfTrainTestlist"
+    write(lists / "classInd.txt", "1 ApplyEyeMakeup\n2 Archery\n")
+    train = ["Archery/v_Archery_g08_c01.avi", "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi"]
+    test = ["ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"]
+    for fold in (1, 2, 3):
+        rows = [f"{name} {2 if name.startswith('Archery') else 1}" for name in train]
+        write(lists / f"trainlist0{fold}.txt", "\n".join(rows) + "\n")
+        write(lists / f"testlist0{fold}.txt", "\n".join(test) + "\n")
+    for name in (*train, *test) if media else ():
+        video(root / "UCF-101" / name, 20)
+    return root
+
+
+def hmdb51(root: Path, media: bool = True) -> Path:
+    for label in ("brush_hair", "wave"):
+        for fold in (1, 2, 3):
+            rows = "one.avi 1 \ntwo.avi " + ("2" if label == "wave" else "0") + " \n"
+            write(root / "testTrainMulti_7030_splits" / f"{label}_test_split{fold}.txt", rows)
+        for name in ("one.avi", "two.avi") if media else ():
+            video(root / label / name, 20)
+    return root
+
+
+LAYOUTS = {"ssv1": ssv1, "ssv2": ssv2, "kinetics": kinetics, "ucf101": ucf101, "hmdb51": hmdb51}

@@ -1,0 +1,57 @@
+"""On a GPU, where there is one, the methods give what they give on the CPU."""
+
+import copy
+
+import pytest
+import torch
+
+from saccade.action import MotionSqueeze, msnet
+from saccade.graph import CorrectAndSmooth, Graph, LabelPropagation
+from saccade.ops.correlation import local_correlation
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+
+@pytest.fixture(autouse=True)
+def _exact() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_correlation_and_its_gradients(dilation: int) -> None:
+    a, b = (torch.randn(2, 8, 9, 11, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    weight = torch.randn(2, 7, 7, 9, 11, dtype=torch.float64)
+    here = torch.autograd.grad((local_correlation(a, b, 7, dilation) * weight).sum(), (a, b))
+    moved = [x.detach().cuda().requires_grad_() for x in (a, b)]
+    there = torch.autograd.grad((local_correlation(*moved, 7, dilation) * weight.cuda()).sum(), moved)
+    for left, right in zip(here, there, strict=True):
+        torch.testing.assert_close(right.cpu(), left)
+
+
+def test_motion_squeeze_forward_and_backward() -> None:
+    block = MotionSqueeze(16, reduced_channels=8, window=9).double().eval()
+    moved, x = copy.deepcopy(block).cuda(), torch.randn(6, 16, 10, 12, dtype=torch.float64)
+    torch.testing.assert_close(moved(x.cuda(), 3).cpu(), block(x, 3))
+    moved.train()(x.cuda().requires_grad_(), 3).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in moved.parameters())
+
+
+def test_msnet_trains_under_autocast() -> None:
+    network = msnet("resnet18", num_frames=4, num_classes=5).cuda().train()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        logits = network(torch.randn(2, 3, 4, 64, 64, device="cuda"))
+    logits.float().sum().backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("mode", ["autoscale", "fixed"])
+def test_correct_and_smooth(mode: str) -> None:
+    edges = torch.randint(200, (2, 600))
+    prob, labels = torch.rand(200, 5, dtype=torch.float64).softmax(1), torch.randint(5, (200,))
+    known, method = torch.arange(60), CorrectAndSmooth(mode=mode)
+    here = method(prob, labels, known, Graph(edges, 200))
+    there = method(prob.cuda(), labels.cuda(), known.cuda(), Graph(edges, 200))
+    torch.testing.assert_close(there.cpu(), here)
+    spread = LabelPropagation()(labels.cuda(), known.cuda(), Graph(edges, 200))
+    torch.testing.assert_close(spread.cpu(), LabelPropagation()(labels, known, Graph(edges, 200)))
