@@ -143,16 +143,18 @@ def from_state(state: Mapping[str, Tensor]) -> nn.Module:
 
 def _check(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """As `load_strict`, without loading: the model holds no data."""
-
-    class Shapes(nn.Module):
-        def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # type: ignore[override]
-            return model.state_dict()
-
-        def load_state_dict(self, *args: object, **kwargs: object) -> None:  # type: ignore[override]
-            pass
-
-    Shapes.__name__ = "TorchRay's VGG16" if hasattr(model, "features") else "TorchRay's ResNet-50"
-    load_strict(Shapes(), state)
+    kind = "TorchRay's VGG16" if hasattr(model, "features") else "TorchRay's ResNet-50"
+    own = model.state_dict()
+    faults = [f"{key} is missing" for key in own if key not in state]
+    faults += [f"{key} is too many" for key in state if key not in own]
+    faults += [
+        f"{key} is {tuple(state[key].shape)}, wanted {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if faults:
+        rest = f" and {len(faults) - 8} more" if len(faults) > 8 else ""
+        raise ValueError(f"the checkpoint does not fit {kind}: {', '.join(faults[:8])}{rest}")
 
 
 def normalise(image: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:

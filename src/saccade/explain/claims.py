@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +24,7 @@ from saccade.ops.smoothing import gaussian_smooth
 from saccade.worlds.scenes import TEXTURES, Scene, Scenes
 
 AREAS = (0.05, 0.1)
+WIDE = (0.02, 0.05, 0.1, 0.2, 0.4)
 LAST_RELU = "12"
 BATCH = 16
 
@@ -29,7 +33,7 @@ def network() -> nn.Sequential:
     """Four convolutions (12-16-24-32) with batch norm, global average pooling, one logit a class."""
     widths = (3, 12, 16, 24, 32)
     layers: list[nn.Module] = []
-    for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (inputs, outputs) in enumerate(pairwise(widths)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
         if i == 1:
             layers.append(nn.MaxPool2d(2))
@@ -57,7 +61,8 @@ def pairs(seed: int, count: int) -> tuple[list[Scene], list[int]]:
     """Test pictures with two or more objects, and one class of each."""
     random = np.random.default_rng((seed, 77))
     world = Scenes(seed, "test", 20 * count, objects=(2, 3))
-    scenes, targets = [], []
+    scenes: list[Scene] = []
+    targets: list[int] = []
     for i in range(len(world)):
         scene = world[i]
         if len(scene.classes) >= 2 and len(scenes) < count:
@@ -110,9 +115,11 @@ def run_extremal_perturbation(cell: Cell) -> Outcome:
         off = [abs(seen - asked) for r in results for seen, asked in zip(r.visible_areas, r.areas, strict=True)]
         metrics["area_error"] = float(np.mean(off))
         metrics["monotone"] = float(np.mean([list(r.scores) == sorted(r.scores) for r in results]))
-        curves["reward and area"] = reward_over_area(model, images[:8], targets[:8], settings["steps"])
+        wide = over_areas(model, images[:4], targets[:4], settings["steps"])
+        rewards = np.mean([result.scores for result in wide], axis=0).tolist()
+        curves["reward and area"] = [(100 * area, reward) for area, reward in zip(WIDE, rewards, strict=True)]
         curves["search"] = search_curve(results)
-        pictures = method_pictures(model, scenes, images, targets, results, cell.seed, settings)
+        pictures = method_pictures(model, scenes, images, targets, results, wide, cell.seed, settings)
     return Outcome(metrics, curves, pictures)
 
 
@@ -136,12 +143,10 @@ def baseline_maps(
     return gaussian_smooth(noise, 0.09 * min(size)).to(images)
 
 
-def reward_over_area(model: nn.Module, images: Tensor, targets: list[int], steps: int) -> list[tuple[float, float]]:
-    """Mean reward of the best mask of each area: how much of the image the network needs."""
-    areas = (0.02, 0.05, 0.1, 0.2, 0.4)
-    explain = ExtremalPerturbation(model, areas, step=4, sigma=4.0, max_iter=steps)
-    scores = np.mean([result.scores for result in explain.attribute_batch(images, targets)], axis=0)
-    return list(zip([100 * area for area in areas], scores.tolist(), strict=True))
+def over_areas(model: nn.Module, images: Tensor, targets: list[int], steps: int) -> list[ExtremalResult]:
+    """Searches over many areas: how much of the image the network needs."""
+    explain = ExtremalPerturbation(model, WIDE, step=4, sigma=4.0, max_iter=steps)
+    return explain.attribute_batch(images, targets)
 
 
 def search_curve(results: list[ExtremalResult]) -> list[tuple[float, float]]:
@@ -152,7 +157,7 @@ def search_curve(results: list[ExtremalResult]) -> list[tuple[float, float]]:
 
 def method_pictures(
     model: nn.Module, scenes: list[Scene], images: Tensor, targets: list[int], results: list[ExtremalResult],
-    seed: int, settings: dict,
+    wide: list[ExtremalResult], seed: int, settings: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The methods side by side on some pairs, and the masks over areas on some."""
     count = min(6, len(scenes))
@@ -168,15 +173,11 @@ def method_pictures(
     labels = [TEXTURES[target] for target in targets[:count]]
     side_by_side = sheet(rows, ["image", *maps], labels, tile=110, points=points)
 
-    areas = (0.02, 0.05, 0.1, 0.2, 0.4)
-    few = min(4, count)
-    explain = ExtremalPerturbation(model, areas, step=4, sigma=4.0, max_iter=settings["steps"])
-    found = explain.attribute_batch(images[:few], targets[:few])
     shown = []
-    for i, result in enumerate(found):
+    for i, result in enumerate(wide[:count]):
         picture = scenes[i].image
         shown.append([pixels[i], *(to_pixels(picture * mask + 0.92 * (1 - mask)) for mask in result.masks.cpu())])
-    over_areas = sheet(shown, ["image", *(f"{100 * area:g}% kept" for area in areas)], labels[:few], tile=110)
+    over_areas = sheet(shown, ["image", *(f"{100 * area:g}% kept" for area in WIDE)], labels[: len(shown)], tile=110)
     return {
         "where each method looks for the class on the left; the ring marks its highest value": side_by_side,
         "extremal perturbations of growing area: what the mask keeps of the image": over_areas,

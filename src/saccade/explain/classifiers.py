@@ -54,8 +54,8 @@ def load_classifier(name: str, weights: str = "default", *, download: bool = Fal
     """Build a classifier and fill it.
 
     Args:
-        name: A torchvision classifier, a timm model, `torchray_vgg16`, `torchray_resnet50`, or `package.module:function`
-            that takes `num_classes`.
+        name: A torchvision classifier, a timm model, `torchray_vgg16`, `torchray_resnet50`, or
+            `package.module:function` that takes `num_classes`.
         weights: `default`: the published ones, if they are in the local cache; `none`: random; else a checkpoint.
         download: Whether published weights may be downloaded.
 
@@ -108,9 +108,7 @@ def _builder(name: str) -> tuple[Callable[[int | None], nn.Module], tuple[float,
         return lambda count: timm.create_model(name, **({} if count is None else {"num_classes": count})), mean, std
     known = [*TORCHRAY, *torchvision.models.list_models(module=torchvision.models), *timm.list_models()]
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
-    hint = (
-        f"close to it: {', '.join(near)}" if near else "wanted a torchvision or timm name, or package.module:function"
-    )
+    hint = f"close to it: {', '.join(near)}" if near else "wanted a torchvision or timm name, or module:function"
     raise ValueError(f"no classifier {name!r}; {hint}")
 
 
@@ -138,7 +136,7 @@ def _published(
     config = timm.get_pretrained_cfg(name)
     if config is None or not (config.url or config.hf_hub_id):
         raise ValueError(f"timm publishes no weights for {name}: give --weights FILE, or --weights none")
-    _may_load(name, _timm_cached(config), download, "size unknown", config.hf_hub_id or config.url)
+    _may_load(name, _timm_cached(config), download, "size unknown", str(config.hf_hub_id or config.url))
     model = timm.create_model(name, pretrained=True)
     return model, (), tuple(config.mean), tuple(config.std), f"timm, {config.hf_hub_id or config.url}"
 

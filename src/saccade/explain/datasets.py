@@ -48,7 +48,8 @@ class Annotated:
 class AnnotatedImages(Protocol):
     """What `PointingGameBenchmark` runs on."""
 
-    classes: tuple[str, ...]
+    @property
+    def classes(self) -> tuple[str, ...]: ...
 
     def __len__(self) -> int: ...
 

@@ -227,6 +227,7 @@ def rise(
     """
     if layer is not None:
         raise ValueError(f"RISE masks the input and reads no layer; got layer {layer!r}")
-    settings = {"num_masks": num_masks, "cells": cells, "p": p, "batch": batch, "seed": seed}
-    maps = rise_maps(model, image, target=target, progress=progress, **settings)
+    maps = rise_maps(
+        model, image, num_masks=num_masks, cells=cells, p=p, batch=batch, seed=seed, target=target, progress=progress
+    )
     return finished(maps, image, resize, smooth)

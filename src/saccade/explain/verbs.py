@@ -14,12 +14,13 @@ import yaml
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
-from saccade.checkpoints import read_state
+from saccade.checkpoints import load_strict, read_state
 from saccade.explain import checkpoints
 from saccade.explain.benchmark import MAPS, BenchmarkResult, BenchmarkSettings, run_benchmark
 from saccade.explain.classifiers import Classifier, load_classifier
-from saccade.explain.datasets import COCO2014, VOC2007, read_image
+from saccade.explain.datasets import COCO2014, VOC2007, AnnotatedImages, read_image
 from saccade.explain.draw import colours, overlay, sheet, to_pixels, unit
 from saccade.explain.extremal_perturbation import ExtremalPerturbation
 from saccade.explain.maps import peak
@@ -205,16 +206,7 @@ def _first_look(
     for wanted in ((round(height * scale), round(width * scale)), (size, size)):
         resized = F.interpolate(picture[None], size=wanted, mode="bilinear", antialias=True)
         shown = classifier.normalise(resized).to(device)
-        trace: dict[str, torch.Size] = {}
-        hooks = [
-            module.register_forward_hook(
-                lambda _, __, output, name=name: trace.update(
-                    {name: output.shape} if isinstance(output, Tensor) else {}
-                )
-            )
-            for name, module in network.named_modules()
-            if name
-        ]
+        trace, hooks = _record(network)
         try:
             with frozen(network), torch.no_grad():
                 output = network(shown)
@@ -229,6 +221,20 @@ def _first_look(
             raise ValueError(f"the model gives {what}: wanted logits (n, k) or (n, k, h, w)")
         return shown, output.flatten(2).mean(2)[0] if output.ndim == 4 else output[0], trace
     raise ValueError(f"the model does not accept images of {size} pixels: {fault}")
+
+
+def _record(network: nn.Module) -> tuple[dict[str, torch.Size], list[RemovableHandle]]:
+    """Hooks that write every layer's output shape into a dict, in the order in which the layers run."""
+    trace: dict[str, torch.Size] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                trace[name] = output.shape
+
+        return hook
+
+    return trace, [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name]
 
 
 def _last(trace: Mapping[str, torch.Size], *, spatial: bool) -> str:
@@ -294,7 +300,8 @@ def pointing(
     unknown = [name for name in methods if name not in content["methods"]]
     if unknown:
         raise ValueError(f"{recipe} has no method {unknown[0]!r}: it has {', '.join(content['methods'])}")
-    dataset = {"voc07": VOC2007, "coco14": COCO2014}[content["dataset"]](root, content["split"])
+    dataset: AnnotatedImages
+    dataset = (VOC2007 if content["dataset"] == "voc07" else COCO2014)(root, content["split"])
     kind, count = content["model"], len(dataset.classes)
     if str(weights) == "none":
         torch.manual_seed(0)
@@ -320,7 +327,7 @@ def pointing(
         else:
             network = checkpoints.torchray_resnet50(count, sliding_pool=options.pop("sliding_pool", False))
         if state is not None:
-            checkpoints.load_strict(network, state)
+            load_strict(network, state)
         square = options.pop("square", False)
         settings = BenchmarkSettings(name, options, content["shorter_side"], square, limit)
         result: BenchmarkResult = run_benchmark(
