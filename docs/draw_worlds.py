@@ -71,12 +71,29 @@ def motion() -> np.ndarray:
     return picture.repeat(2, 0).repeat(2, 1)
 
 
+def scenes() -> np.ndarray:
+    """Pictures above, and below them their masks in one colour a class."""
+    from saccade.worlds.scenes import TEXTURES, Scenes
+
+    colours = torch.tensor([[76, 120, 168], [245, 133, 24], [84, 162, 75], [178, 121, 162], [238, 202, 59]]) / 255
+    world = Scenes(seed=0, split="test", length=6, objects=(2, 3))
+    rows: list[list[torch.Tensor]] = [[], []]
+    for scene in (world[index] for index in range(6)):
+        truth = torch.full_like(scene.image.permute(1, 2, 0), 0.93)
+        for k in range(len(TEXTURES)):
+            truth[scene.masks[k]] = colours[k]
+        rows[0].append(framed(scene.image.permute(1, 2, 0)))
+        rows[1].append(framed(truth))
+    picture = (255 * torch.cat([torch.cat(row, 1) for row in rows])).byte().numpy()
+    return picture.repeat(3, 0).repeat(3, 1)
+
+
 def framed(picture: torch.Tensor) -> torch.Tensor:
     """With a white margin of three pixels."""
     return torch.nn.functional.pad(picture, (0, 0, 3, 3, 3, 3), value=1.0)
 
 
-WORLDS = {"graphs": graphs, "motion": motion}
+WORLDS = {"graphs": graphs, "motion": motion, "scenes": scenes}
 
 
 def main() -> None:
