@@ -6,8 +6,8 @@ import pytest
 import torch
 from lightning import Trainer
 
+from saccade.checkpoints import read_state
 from saccade.cli import main
-from saccade.graph import CorrectAndSmooth
 from saccade.graph.base import MLP
 from saccade.graph.datamodule import CitationGraph
 from saccade.graph.task import NodeClassification
@@ -40,6 +40,10 @@ def test_every_recipe_runs_on_a_miniature(
     printed = capsys.readouterr().out
     assert "test/base_accuracy" in printed
     assert "test/accuracy_with_valid_labels" in printed
+    assert main(["predict", "--config", name, *small]) == 0, capsys.readouterr().err
+    predicted = read_state(tmp_path / "runs" / "fit" / name / "predictions.safetensors")
+    assert predicted["scores"].shape == predicted["base"].shape
+    torch.testing.assert_close(predicted["base"].sum(1), torch.ones(len(predicted["base"])))
 
 
 def test_a_missing_file_is_named_in_one_line(
@@ -69,7 +73,6 @@ def test_the_kept_state_is_the_best_and_smoothing_improves_it() -> None:
         accuracy = (task(whole.features)[valid].argmax(1) == whole.labels[valid]).float().mean()
         assert accuracy == task.best_accuracy > 0.3
         found = task.predict_step(whole, 0)
-    assert isinstance(found.setting, CorrectAndSmooth)
     with torch.inference_mode():
         assert CitationGraph("citations", num_nodes=2000).whole.labels.is_inference() is False
     test = whole.split.test

@@ -18,19 +18,17 @@ from saccade.graph.tuning import draw_settings, tune
 from saccade.training.task import OptimizerFactory, SchedulerFactory, Task, adamw
 
 
-@dataclass(frozen=True)
+@dataclass
 class NodePredictions:
     """What the task predicts, for all nodes.
 
     Args:
         base: The base predictor's probabilities.
         scores: What Correct and Smooth makes of them.
-        setting: With which settings.
     """
 
     base: Float[Tensor, "n k"]
     scores: Float[Tensor, "n k"]
-    setting: CorrectAndSmooth
 
 
 class NodeClassification(Task):
@@ -87,24 +85,31 @@ class NodeClassification(Task):
 
     def test_step(self, batch: NodeBatch, batch_idx: int) -> None:
         """Accuracy on the test nodes: of the base predictor, with Correct and Smooth, and with validation labels."""
-        found = self.predict_step(batch, batch_idx)
         labels, split = batch.labels, batch.split
+        base = self._base(batch)
+        setting = self.choose(base, batch)
         known = torch.cat([split.train, split.valid])
         figures = {
-            "test/base_accuracy": found.base,
-            "test/accuracy": found.scores,
-            "test/accuracy_with_valid_labels": found.setting(found.base, labels, known, batch.graph),
+            "test/base_accuracy": base,
+            "test/accuracy": setting(base, labels, split.train, batch.graph),
+            "test/accuracy_with_valid_labels": setting(base, labels, known, batch.graph),
         }
         for name, scores in figures.items():
             self.log(name, _accuracy(scores, labels, split.test), batch_size=1)
 
     def predict_step(self, batch: NodeBatch, batch_idx: int) -> NodePredictions:
         """Base probabilities and smoothed scores of all nodes."""
-        self.kept.eval()
-        base = self.kept(batch.features).float().softmax(1)
+        base = self._base(batch)
+        return NodePredictions(base, self.choose(base, batch)(base, batch.labels, batch.split.train, batch.graph))
+
+    def choose(self, base: Float[Tensor, "n k"], batch: NodeBatch) -> CorrectAndSmooth:
+        """The settings of Correct and Smooth that are best on the validation nodes."""
         settings = draw_settings(self.num_trials, 0, [self.mode])
-        best = tune(base, batch.labels, batch.split.train, batch.split.valid, batch.graph, settings).best
-        return NodePredictions(base, best(base, batch.labels, batch.split.train, batch.graph), best)
+        return tune(base, batch.labels, batch.split.train, batch.split.valid, batch.graph, settings).best
+
+    def _base(self, batch: NodeBatch) -> Float[Tensor, "n k"]:
+        self.kept.eval()
+        return self.kept(batch.features).float().softmax(1)
 
 
 def _accuracy(scores: Float[Tensor, "n k"], labels: Int[Tensor, " n"], nodes: Int[Tensor, " v"]) -> Tensor:
