@@ -73,7 +73,7 @@ def train_on_motion(cell: Cell, backbone: VideoResNet) -> tuple[Tensor, MotionCl
 
 def run_motion_squeeze(cell: Cell) -> Outcome:
     """One arm at one seed."""
-    slot = MotionSqueeze(16, reduced_channels=16, window=9) if cell.options["motion"] else None
+    slot = MotionSqueeze(16, window=9) if cell.options["motion"] else None
     backbone = small_backbone(8 if cell.options["shift"] else None, slot)
     said, test, curve = train_on_motion(cell, backbone)
     title = cell.arm.replace("+ms", " + MotionSqueeze").replace("tsn", "TSN").replace("tsm", "TSM")
