@@ -1,20 +1,17 @@
 """The recipes on miniatures in the real layouts, and predictions by the checkpoints they leave."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-import saccade
 from saccade.action.task import ActionClassification, backbone_state
 from saccade.action.verbs import classify_videos, load_classifier
 from saccade.checkpoints import read_state
+from saccade.cli.main import main
 from saccade.data.video import VideoError
 from saccade.nn.video_resnet import VideoResNet
 from saccade.training.cli import run
@@ -191,26 +188,37 @@ def test_fine_tuning_starts_from_the_checkpoint_without_its_classifier(trained: 
     assert after["fc.weight"].shape[0] == 101
 
 
-SCRIPT = """
-import sys
-import typer
-from saccade.cli.predict import predict
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(predict)
-app()
-"""
-
-
-def test_the_verb_prints_json_and_writes_it(trained: Path, samples: Path, tmp_path: Path) -> None:
+def test_the_command_prints_json_and_writes_it(
+    trained: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clip, out = samples / "demo_demo.mp4", tmp_path / "out.json"
-    environment = {**os.environ, "PYTHONPATH": str(Path(saccade.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    words = [str(clip), f"--checkpoint={trained}", "--json", f"--out={out}", "--top-k=2"]
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *words], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == json.loads(out.read_text())
-    assert len(json.loads(done.stdout)["videos"][0]["scores"]) == 2
+    words = ["predict", str(clip), f"--checkpoint={trained}", "--top-k=2"]
+    assert main([*words, "--json", f"--out={out}"]) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == json.loads(out.read_text())
+    assert len(json.loads(printed)["videos"][0]["scores"]) == 2
+    assert main([*words, str(empty(tmp_path / "void.mp4"))]) == 0
+    shown = capsys.readouterr()
+    assert "demo_demo.mp4" in shown.out
+    assert "1 of 2 videos were skipped" in shown.err
+
+
+@pytest.mark.parametrize("kind", ["truncated", "void", "gone", "unwritable"])
+def test_the_command_says_in_one_line_what_is_wrong(
+    trained: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    path, extra = tmp_path / f"{kind}.mp4", []
+    if kind == "truncated":
+        truncated(path)
+    elif kind == "void":
+        empty(path)
+    elif kind == "unwritable":
+        path, extra = samples / "demo_demo.mp4", [f"--out={tmp_path / 'no' / 'folder' / 'unwritable.json'}"]
+    assert main(["predict", str(path), f"--checkpoint={trained}", *extra]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    assert kind in error
 
 
 def task() -> ActionClassification:

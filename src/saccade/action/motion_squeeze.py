@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.nn.video_resnet import VideoResNet, video_resnet
-from saccade.ops.correlation import local_correlation
+from saccade.ops.correlation import l2_normalize, local_correlation
 from saccade.ops.temporal import check_clips
 
 
@@ -235,9 +235,9 @@ class MotionSqueeze(nn.Module):
         reduced = self.reduce(x)
         with torch.autocast(x.device.type, enabled=False):
             exact = reduced.float() if reduced.dtype in (torch.float16, torch.bfloat16) else reduced
-            clips = exact.unflatten(0, (-1, num_frames))
+            clips = l2_normalize(exact).unflatten(0, (-1, num_frames))
             a, b = clips[:, :-1].flatten(0, 1), clips[:, 1:].flatten(0, 1)
-            correlation = F.relu(local_correlation(a, b, self.window, self.dilation, normalize=True))
+            correlation = F.relu(local_correlation(a, b, self.window, self.dilation))
             return Motion(*kernel_soft_argmax(correlation, self.sigma, self.temperature))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Accuracy, Metric, MetricCollection
@@ -164,7 +164,8 @@ class ActionClassification(Task):
     def _report(self) -> None:
         if self.skipped:
             first = ", ".join(sorted(self.skipped)[:3])
-            rank_zero_warn(f"{len(self.skipped)} clip(s) could not be read and were skipped, such as {first}")
+            message = f"{len(self.skipped)} clip(s) could not be read and were skipped, such as {first}"
+            warnings.warn(message, stacklevel=2)
             self.skipped.clear()
 
 
