@@ -49,7 +49,9 @@ class AnnotatedImages(Protocol):
     """What `PointingGameBenchmark` runs on."""
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of their indices."""
+        ...
 
     def __len__(self) -> int: ...
 
