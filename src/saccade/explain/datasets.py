@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from xml.etree import ElementTree
 
 import numpy as np
@@ -45,6 +45,7 @@ class Annotated:
         return read_image(self.path)
 
 
+@runtime_checkable
 class AnnotatedImages(Protocol):
     """What `PointingGameBenchmark` runs on."""
 
