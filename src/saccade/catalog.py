@@ -59,7 +59,7 @@ DOMAINS: dict[str, str] = {
     "explain": "show what a network looks at",
     "efficiency": "make networks small and fast, and measure it",
     "graph": "classify things that are connected",
-    "flows": "densities on curved spaces",
+    "flows": "model densities on curved spaces",
     "medical": "outline organs and structures in scans",
     "crowd": "count people, and audit the counters",
     "intent": "recognise why a picture was posted",

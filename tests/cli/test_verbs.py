@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from saccade.cli import main
 from saccade.training import cli as training
@@ -108,3 +109,50 @@ def test_missing_and_extra_keys_are_listed(tmp_path: Path, capsys: pytest.Captur
     torch.save({"model.embedding.weight": torch.zeros(2, 2), "model.odd": torch.zeros(1)}, tmp_path / "a.pth")
     line = error(["convert", "proxy-anchor", str(tmp_path / "a.pth"), str(tmp_path / "o.safetensors")], capsys)
     assert "model.odd" in line
+
+
+EXPLAIN = ["explain", "photo.png", "--model", "resnet18", "--weights", "none", "--size", "64"]
+
+
+@pytest.fixture
+def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    pixels = torch.randint(0, 255, (60, 80, 3), dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save("photo.png")
+    Path("text.png").write_text("this is no image")
+    Path("file").write_text("")
+    return tmp_path / "photo.png"
+
+
+def test_a_photograph_is_explained(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(EXPLAIN) == 0
+    assert "grad-cam at layer" in capsys.readouterr().out
+    written = {path.suffix for path in Path("explained").rglob("*") if path.is_file()}
+    assert written == {".png", ".json"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"photo.png": "text.png"}, "text.png"),
+        ({"photo.png": "nowhere.png"}, "nowhere.png"),
+        ({"resnet18": "resnet18x"}, "resnet18"),
+        ({"none": "default"}, "--download"),
+        ({"none": "nowhere.pth"}, "nowhere.pth"),
+        ({"64": "64 --layer layer5"}, "layer4"),
+        ({"64": "64 --method magic"}, "grad-cam"),
+        ({"64": "64 --target 1000"}, "999"),
+        ({"64": "64 --out file"}, "file"),
+        ({"64": "64 --method extremal-perturbation --areas 0,2"}, "area"),
+    ],
+)
+@pytest.mark.usefixtures("photo", "unchecked")
+def test_what_cannot_be_explained_is_one_line(
+    change: dict, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", "empty")
+    monkeypatch.setenv("HF_HOME", "empty")
+    command = " ".join(EXPLAIN)
+    for old, new in change.items():
+        command = command.replace(old, new, 1)
+    assert message in error(command.split(), capsys)

@@ -266,6 +266,27 @@ def test_the_sign_of_the_error_is_the_codes_and_the_papers_at_once() -> None:
     torch.testing.assert_close(corrected, prob - 2.0 * spread)
 
 
+def test_a_tiny_error_is_not_blown_up() -> None:
+    """A chain: next to nothing of the error reaches its far end, so that the factor there would be beyond 1000."""
+    chain = torch.stack([torch.arange(14), torch.arange(1, 15)])
+    prob = torch.full((15, 2), 0.5, dtype=torch.float64)
+    corrected = CorrectAndSmooth(correct_alpha=0.5).correct(prob, torch.zeros(15).long(), torch.tensor([0]), chain)
+    moved = (corrected - prob).abs().sum(1)
+    assert float(moved[3]) == pytest.approx(1.0), "brought to the size of the known error"
+    assert 0 < float(moved[14]) < 1e-5, "added as it is"
+
+
+def test_autoscale_does_not_restore_labels_and_fixed_does() -> None:
+    prob, labels, labelled, edges = problem()
+    truth = torch.eye(K, dtype=torch.float64)[labels[labelled]]
+    scaled = CorrectAndSmooth(mode="autoscale")
+    assert float((scaled.correct(prob, labels, labelled, edges)[labelled] - truth).abs().max()) > 0.01
+    fixed = CorrectAndSmooth(mode="fixed", scale=1.0).correct(prob, labels, labelled, edges)
+    torch.testing.assert_close(fixed[labelled], truth)
+    smoothed = CorrectAndSmooth(num_smooth_steps=0)(prob, labels, labelled, edges)
+    torch.testing.assert_close(smoothed[labelled], truth)
+
+
 def test_scores_are_not_renormalised() -> None:
     """Rows of the result may sum to anything from 0 on: a node whose row is clamped to 0 says nothing."""
     prob, labels, labelled, edges = problem()

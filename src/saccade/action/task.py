@@ -17,7 +17,7 @@ from saccade.checkpoints import load_strict, read_state
 from saccade.training.task import OptimizerFactory, SchedulerFactory, Task, adamw
 
 
-@dataclass(frozen=True)
+@dataclass
 class Classified:
     """What is predicted for the videos of a batch.
 

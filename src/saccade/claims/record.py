@@ -27,6 +27,8 @@ def entry(claim: Claim, result: Result) -> dict[str, Any]:
             "metrics": {key: [round(mean, 4), round(std, 4)] for key, (mean, std) in figures.items()},
         }
     return {
+        "title": claim.data[result.data].title,
+        "note": claim.data[result.data].note,
         "verdict": result.verdict,
         "date": result.date,
         "budget": result.budget,

@@ -58,7 +58,7 @@ def explain(
     where = f"layer {result.layer}" if result.layer else "the input"
     typer.echo(f"{result.model}, weights {result.weights}")
     typer.echo(f"class {result.target}{name}: logit {result.score:.2f}, probability {result.probability:.3f}")
-    typer.echo(f"{result.method} at {where}; the map peaks at x={result.peak[0]}, y={result.peak[1]}")
+    typer.echo(f"{method} at {where}; the map peaks at x={result.peak[0]}, y={result.peak[1]}")
     if "optimal_area" in result.details:
         area = result.details["optimal_area"]
         enough = f"{100 * area:g}% of the mask is enough" if area else "none of the areas is enough"

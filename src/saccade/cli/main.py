@@ -12,8 +12,10 @@ import typer
 from saccade import __version__
 from saccade.cli.bench import bench
 from saccade.cli.convert import convert
+from saccade.cli.explain import explain
 from saccade.cli.lightning import SUBCOMMANDS, lightning
 from saccade.cli.methods import list_methods, show
+from saccade.cli.pointing import pointing
 from saccade.cli.predict import predict
 from saccade.cli.reproduce import reproduce
 from saccade.cli.smooth import smooth
@@ -33,8 +35,9 @@ app.command()(show)
 app.command()(reproduce)
 app.command()(bench)
 app.command()(convert)
+app.command()(explain)
+app.command()(pointing)
 app.command()(predict)
-app.command()(smooth)
 app.command()(smooth)
 
 

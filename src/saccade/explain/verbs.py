@@ -116,9 +116,10 @@ def explain(
     """
     name = method.replace("-", "_")
     if name not in MAPS:
-        near = difflib.get_close_matches(name, list(MAPS), n=1, cutoff=0.5)
+        known = [key.replace("_", "-") for key in MAPS]
+        near = difflib.get_close_matches(method, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"unknown method {method!r}: {hint}there is {', '.join(MAPS)}")
+        raise ValueError(f"unknown method {method!r}: {hint}there is {', '.join(known)}")
     if size < 16:
         raise ValueError(f"size {size}: wanted at least 16 pixels")
     picture = read_image(image)

@@ -16,7 +16,7 @@ from saccade.metric.retrieval import recall_at_k
 from saccade.training.task import OptimizerFactory, SchedulerFactory, Task, adamw
 
 
-@dataclass(frozen=True)
+@dataclass
 class Embeddings:
     """What the task predicts.
 

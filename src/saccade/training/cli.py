@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
-from saccade.checkpoints import read_torch
+from saccade.checkpoints import read_torch, write_state
 from saccade.training.data import DataModule
 from saccade.training.recipes import find_recipe
 from saccade.training.resume import AtomicCheckpointIO, LastCheckpoint, StepSeeds
@@ -32,6 +36,30 @@ class EmbedConfig(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the text."""
         checkpoint[EMBEDDED] = self.text
+
+
+class KeepPredictions(Callback):
+    """Writes what `predict_step` gives, a dataclass of tensors a batch, as one safetensors file in the run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "predictions.safetensors"
+        self._columns: dict[str, list[Tensor]] = {}
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Keep the batch's tensors."""
+        for field in fields(outputs):
+            value = getattr(outputs, field.name)
+            if isinstance(value, Tensor):
+                self._columns.setdefault(field.name, []).append(value.cpu())
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write them; with several processes each writes its own file."""
+        path = self.path.with_stem(f"predictions-{trainer.global_rank}") if trainer.world_size > 1 else self.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_state({name: torch.cat(parts) for name, parts in self._columns.items()}, path)
+        rank_zero_info(f"predictions: {path}")
 
 
 class RecipeCLI(LightningCLI):
@@ -75,6 +103,7 @@ class RecipeCLI(LightningCLI):
             StepSeeds(seed),
             EmbedConfig(self._text()),
             *([LastCheckpoint(self.folder, settings.checkpoint_every)] if self.subcommand == "fit" else []),
+            *([KeepPredictions(self.folder)] if self.subcommand == "predict" else []),
         ]
         self.trainer_defaults = {**self.trainer_defaults, "plugins": [AtomicCheckpointIO()], "callbacks": extra}
         return super().instantiate_trainer(**kwargs)
@@ -166,7 +195,10 @@ def load_task(path: str | Path) -> Task:
         raise ValueError(f"{path} is not a checkpoint of `saccade fit`: it does not say which task made it")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Task, "model", instantiate=True)
-    configured = parser.parse_object({"model": yaml.safe_load(content[EMBEDDED])["model"]})
+    try:
+        configured = parser.parse_object({"model": yaml.safe_load(content[EMBEDDED])["model"]})
+    except (ArgumentError, KeyError) as error:
+        raise ValueError(f"{path} was made by a task that cannot be built here: {error}") from None
     task: Task = parser.instantiate_classes(configured).model
     try:
         task.load_state_dict(content["state_dict"])
