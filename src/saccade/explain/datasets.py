@@ -51,12 +51,7 @@ class AnnotatedImages(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-<<<<<<< HEAD
         """Names, in the order of their indices."""
-        ...
-=======
-        """Names of the classes."""
->>>>>>> main
 
     def __len__(self) -> int: ...
 
