@@ -18,12 +18,12 @@ from saccade.explain.plain import PlainMask
 LIMIT = "one forward and backward pass of the model per step"
 
 
-def small_cnn() -> nn.Module:
+def small_cnn(classes: int = 10) -> nn.Module:
     """Four convolutions, 12 to 32 channels."""
     layers: list[nn.Module] = []
     for inputs, outputs, stride in ((3, 12, 2), (12, 16, 2), (16, 24, 1), (24, 32, 1)):
         layers += [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)).eval()
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, classes)).eval()
 
 
 def backward(function: Callable[[Tensor], Tensor], parameters: Tensor) -> Tensor:
@@ -80,25 +80,27 @@ def comparisons() -> Iterator[Comparison]:
             target=2.0,
             limit="neighbours x pixels exponentials",
         )
-    image = torch.rand(1, 3, 112, 112)
+    image = torch.rand(1, 3, 224, 224)
     for name, model, steps in (("small CNN", small, 4), ("ResNet-18", resnet18(weights=None).eval(), 4)):
-        search = partial(ExtremalPerturbation, model, (0.05, 0.2), sigma=14.0, max_iter=steps)
+        search = partial(ExtremalPerturbation, model, (0.05, 0.2), max_iter=steps)
         yield Comparison(
-            name=f"extremal perturbation, {steps} steps, {name}, 2 areas, 112 px",
+            name=f"extremal perturbation, {steps} steps, {name}, 2 areas, 224 px",
             ours=partial(search().attribute, image, 1),
             peer=partial(search(plain=True).attribute, image, 1),
             peer_name="plain formulation",
             target=2.0,
             limit=LIMIT,
         )
-    yield Comparison(
-        name="RISE, 128 masks, small CNN, all 10 classes, 112 px",
-        ours=partial(rise_maps, small, image, num_masks=128),
-        peer=partial(plain_rise, small, image, 128),
-        peer_name="plain formulation",
-        target=2.0,
-        limit="one forward pass of the model per mask",
-    )
+    image = torch.rand(1, 3, 112, 112)
+    for name, model, count in (("small CNN, 1000", small_cnn(1000), 64), ("ResNet-18, 1000", resnet18().eval(), 32)):
+        yield Comparison(
+            name=f"RISE, {count} masks, {name} classes, 112 px",
+            ours=partial(rise_maps, model, image, num_masks=count),
+            peer=partial(plain_rise, model, image, count),
+            peer_name="plain formulation",
+            target=2.0,
+            limit="one forward pass of the model per mask",
+        )
     try:
         from captum.attr import LayerGradCam, Saliency
     except ImportError:
