@@ -552,7 +552,7 @@ METHODS: tuple[Method, ...] = (
             "metric/proxy-anchor-digits",
         ),
         converter="saccade.metric.checkpoints:convert_proxy_anchor",
-        checkpoints="Inception-BN and ResNet-50 embeddings for CUB-200-2011, Cars-196, SOP and In-shop, as .pth files.",
+        checkpoints="Inception-BN and ResNet-50 embeddings for CUB-200-2011, Cars-196, SOP and In-shop, as .pth files",
     ),
     Method(
         slug="selavi",
