@@ -35,6 +35,7 @@ class ResidualBlock(nn.Module):
         Sources: arXiv:1512.03385 (ResNet); arXiv:1811.08383, section 3.2 (residual shift). Keys as in torchvision.
 
     Example:
+        >>> import torch
         >>> ResidualBlock(16, 16, shift=8)(torch.randn(4, 16, 7, 7), num_frames=2).shape
         torch.Size([4, 16, 7, 7])
     """
@@ -123,6 +124,7 @@ class VideoResNet(nn.Module):
         slot's below `slot.`; convolutions start Kaiming normal (fan out), the classifier Xavier uniform.
 
     Example:
+        >>> import torch
         >>> tsm = VideoResNet(5, "basic", (1, 1), stage_widths=(64, 128), shift=8)
         >>> tsm(torch.randn(2, 3, 4, 32, 32)).shape
         torch.Size([2, 5])
