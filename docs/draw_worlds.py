@@ -52,7 +52,48 @@ def graphs() -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
-WORLDS = {"graphs": graphs}
+def motion() -> np.ndarray:
+    """Two clips as rows of frames: a disk that is told from the ground by its motion alone, and a brighter one."""
+    from saccade.worlds.motion import MotionWorld
+
+    rows = []
+    for brightness in (0.0, 1.5):
+        world = MotionWorld(size=64, frames=6, radius=(13.0, 15.0), speed=(7.0, 9.0), brightness=brightness)
+        clip = world.batch("train", [1])
+        frames = ((clip.video[0, 0] + 2.5) / 6).clamp(0, 1)
+        edge = clip.mask[0].float()
+        pooled = torch.nn.functional.max_pool2d(edge[:, None], 3, 1, 1)[:, 0]
+        outlined = torch.stack([frames, frames, frames], -1)
+        outlined[(pooled - edge) > 0] = torch.tensor([0.96, 0.52, 0.09])
+        plain = torch.stack([frames, frames, frames], -1)
+        rows += [torch.cat([framed(frame) for frame in shown], 1) for shown in (plain, outlined)]
+    picture = (255 * torch.cat(rows)).byte().numpy()
+    return picture.repeat(2, 0).repeat(2, 1)
+
+
+def scenes() -> np.ndarray:
+    """Pictures above, and below them their masks in one colour a class."""
+    from saccade.worlds.scenes import TEXTURES, Scenes
+
+    colours = torch.tensor([[76, 120, 168], [245, 133, 24], [84, 162, 75], [178, 121, 162], [238, 202, 59]]) / 255
+    world = Scenes(seed=0, split="test", length=6, objects=(2, 3))
+    rows: list[list[torch.Tensor]] = [[], []]
+    for scene in (world[index] for index in range(6)):
+        truth = torch.full_like(scene.image.permute(1, 2, 0), 0.93)
+        for k in range(len(TEXTURES)):
+            truth[scene.masks[k]] = colours[k]
+        rows[0].append(framed(scene.image.permute(1, 2, 0)))
+        rows[1].append(framed(truth))
+    picture = (255 * torch.cat([torch.cat(row, 1) for row in rows])).byte().numpy()
+    return picture.repeat(3, 0).repeat(3, 1)
+
+
+def framed(picture: torch.Tensor) -> torch.Tensor:
+    """With a white margin of three pixels."""
+    return torch.nn.functional.pad(picture, (0, 0, 3, 3, 3, 3), value=1.0)
+
+
+WORLDS = {"graphs": graphs, "motion": motion, "scenes": scenes}
 
 
 def main() -> None:

@@ -138,6 +138,11 @@ METHODS: tuple[Method, ...] = (
             "saccade.graph:diffusion_features",
         ),
         claim="saccade.graph.claims:CORRECT_AND_SMOOTH",
+        recipes=(
+            "graph/correct-and-smooth-citations",
+            "graph/correct-and-smooth-cora",
+            "graph/correct-and-smooth-citeseer",
+        ),
         checkpoints="none: base predictions are made anew",
     ),
     Method(
@@ -547,7 +552,7 @@ METHODS: tuple[Method, ...] = (
             "metric/proxy-anchor-digits",
         ),
         converter="saccade.metric.checkpoints:convert_proxy_anchor",
-        checkpoints="Inception-BN and ResNet-50 embeddings for CUB-200-2011, Cars-196, SOP and In-shop, as .pth files.",
+        checkpoints="Inception-BN and ResNet-50 embeddings for CUB-200-2011, Cars-196, SOP and In-shop, as .pth files",
     ),
     Method(
         slug="selavi",

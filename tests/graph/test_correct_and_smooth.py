@@ -219,6 +219,15 @@ def test_autocast_does_not_touch_it() -> None:
         assert torch.equal(CorrectAndSmooth()(*given_), expected)
 
 
+def test_inference_mode_gives_the_same() -> None:
+    given_ = problem()
+    graph = Graph(given_[3], N)
+    expected = CorrectAndSmooth()(*given_)
+    with torch.inference_mode():
+        assert torch.equal(CorrectAndSmooth()(*given_[:3], graph), expected)
+    assert torch.equal(CorrectAndSmooth()(*given_[:3], graph), expected), "what was cached serves outside too"
+
+
 COMPILED = """
 import torch
 from saccade.graph import CorrectAndSmooth, normalized_adjacency, propagate

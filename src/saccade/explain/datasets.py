@@ -51,7 +51,7 @@ class AnnotatedImages(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
+        """Names, in the order of their indices."""
 
     def __len__(self) -> int: ...
 

@@ -113,17 +113,19 @@ def sheet(
     """
     gap, head, left = 8, 24, 110 if labels else 0
     width = left + len(columns) * (tile + gap) + gap
-    canvas = Image.new("RGB", (width, head + len(rows) * (tile + gap) + gap), "white")
+    shapes = [picture.shape for pictures in rows for picture in pictures]
+    tall = max((round(tile * shape[0] / max(shape[:2])) for shape in shapes), default=tile)
+    canvas = Image.new("RGB", (width, head + len(rows) * (tall + gap) + gap), "white")
     draw = ImageDraw.Draw(canvas)
     for column, title in enumerate(columns):
         x = left + gap + column * (tile + gap)
         draw.text((x + tile / 2, head / 2 + 2), title, fill=(40, 40, 40), anchor="mm", font_size=13)
     for row, pictures in enumerate(rows):
-        y = head + row * (tile + gap)
+        y = head + row * (tall + gap)
         if labels:
             lines = "\n".join(_wrapped(labels[row], 16))
             draw.multiline_text(
-                (left - 2, y + tile / 2), lines, fill=(40, 40, 40), anchor="rm", align="right", font_size=12
+                (left - 2, y + tall / 2), lines, fill=(40, 40, 40), anchor="rm", align="right", font_size=12
             )
         for column, picture in enumerate(pictures):
             x = left + gap + column * (tile + gap)

@@ -146,44 +146,37 @@ class SmoothMask(nn.Module):
     def _full(self, parameters: Tensor, *, bounded: bool) -> Tensor:
         """As `full`; `bounded` promises parameters in [-1, 1]."""
         with torch.autocast(parameters.device.type, enabled=False):
-            return self._pooled(F.pad(parameters, [self.padding] * 4), bounded)
-
-    def _pooled(self, padded: Tensor, bounded: bool) -> Tensor:
-        weight = self.weight.to(padded.dtype)
-        if self.pooling == "softmax":
-            if math.isinf(self.coldness):
-                cells = _hard_maximum(padded, weight, self.shape_mid)
-            else:
-                bounded = bounded and self.coldness <= LARGEST_EXPONENT
-                cells = _SmoothMaximum.apply(padded, weight, self.shape_mid, self.coldness, bounded)
-        else:
-            reach = 2 * self.radius + 1
-            cells = F.conv2d(padded, weight.T.reshape(-1, 1, reach, reach))
-            if self.pooling == "sigmoid":
-                cells = (cells > 5).to(cells) if math.isinf(self.coldness) else (self.coldness * cells - 3).sigmoid()
-        full = rearrange(cells, "n (y x) h w -> n 1 (h y) (w x)", y=self.step, x=self.step)
+            cells = self._pooled(F.pad(parameters, [self.padding] * 4), bounded)
+        h, w = self.shape_mid
+        full = rearrange(cells, "n (y x) (h w) -> n 1 (h y) (w x)", y=self.step, x=self.step, h=h, w=w)
         full = full[..., : self.shape_out[0], : self.shape_out[1]]
         # strict above: a saturated pixel passes no gradient, in the library as here
         return torch.where(full >= 1, 1.0, full.clamp(min=0)) if self.clamp else full
+
+    def _pooled(self, padded: Tensor, bounded: bool) -> Tensor:
+        """Mask values (n, phases, cells)."""
+        weight = self.weight.to(padded.dtype)
+        reach = 2 * self.radius + 1
+        if self.pooling == "softmax":
+            neighbours = F.unfold(padded, reach)
+            if math.isinf(self.coldness):
+                return _hard_maximum(neighbours, weight)
+            bounded = bounded and self.coldness <= LARGEST_EXPONENT
+            return _SmoothMaximum.apply(neighbours, weight, self.coldness, bounded)
+        cells = F.conv2d(padded, weight.T.reshape(-1, 1, reach, reach)).flatten(2)
+        if self.pooling == "sum":
+            return cells
+        return (cells > 5).to(cells) if math.isinf(self.coldness) else (self.coldness * cells - 3).sigmoid()
 
     def extra_repr(self) -> str:
         """The settings."""
         return f"{self.shape}, step={self.step}, sigma={self.sigma}, pooling={self.pooling!r}, T={self.coldness}"
 
 
-def _windows(padded: Tensor, cells: tuple[int, int]) -> list[tuple[int, int]]:
-    """Top-left corners of the shifted views, in the order of the weights' rows."""
-    rows, columns = padded.shape[-2] - cells[0] + 1, padded.shape[-1] - cells[1] + 1
-    return [(y, x) for y in range(rows) for x in range(columns)]
-
-
-def _hard_maximum(padded: Tensor, weight: Tensor, cells: tuple[int, int]) -> Tensor:
-    (h, w), best = cells, None
-    for (y, x), kernel in zip(_windows(padded, cells), weight, strict=True):
-        value = kernel[:, None, None] * padded[..., y : y + h, x : x + w]
-        best = value if best is None else torch.maximum(best, value)
-    if best is None:
-        raise ValueError("no neighbours")
+def _hard_maximum(neighbours: Tensor, weight: Tensor) -> Tensor:
+    best = weight[0][:, None] * neighbours[:, :1]
+    for i in range(1, len(weight)):
+        best = torch.maximum(best, weight[i][:, None] * neighbours[:, i : i + 1])
     return best
 
 
@@ -195,34 +188,37 @@ class _SmoothMaximum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, padded, weight, cells, coldness, bounded):  # type: ignore[no-untyped-def]
-        (h, w) = cells
-        size = (padded.shape[0], weight.shape[1], h, w)
-        windows = _windows(padded, cells)
-        shift = coldness if bounded else coldness * _hard_maximum(padded, weight, cells)
-        below, above = padded.new_zeros(size), padded.new_zeros(size)
-        for (y, x), kernel in zip(windows, weight, strict=True):
-            value = kernel[:, None, None] * padded[..., y : y + h, x : x + w]
+    def forward(ctx, neighbours, weight, coldness, bounded):  # type: ignore[no-untyped-def]
+        size = (neighbours.shape[0], weight.shape[1], neighbours.shape[2])
+        shift = coldness if bounded else coldness * _hard_maximum(neighbours, weight)
+        below, above = neighbours.new_zeros(size), neighbours.new_zeros(size)
+        for i, kernel in enumerate(weight.unsqueeze(-1)):
+            value = kernel * neighbours[:, i : i + 1]
             share = (value * coldness).sub_(shift).exp_()
             below += share
             above.addcmul_(value, share)
         mean = above.div_(below)
-        ctx.save_for_backward(padded, weight, below, mean, *([] if bounded else [shift]))
-        ctx.cells, ctx.coldness, ctx.windows = cells, coldness, windows
+        ctx.save_for_backward(neighbours, weight, below, mean, *([] if bounded else [shift]))
+        ctx.coldness = coldness
         return mean.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        padded, weight, below, mean, *shift = ctx.saved_tensors
-        (h, w), coldness = ctx.cells, ctx.coldness
-        gradient = torch.zeros_like(padded)
-        density = grad / below
-        # share * (1 + T t - T m) = share * (exponent + rest), the exponent being T t - shift
+        with torch.autocast(grad.device.type, enabled=False):
+            return _SmoothMaximum._gradient(ctx, grad), None, None, None
+
+    @staticmethod
+    def _gradient(ctx, grad):  # type: ignore[no-untyped-def]
+        neighbours, weight, below, mean, *shift = ctx.saved_tensors
+        coldness = ctx.coldness
         top = shift[0] if shift else coldness
-        rest = (1 + top) - coldness * mean
-        for (y, x), kernel in zip(ctx.windows, weight, strict=True):
-            exponent = ((coldness * kernel)[:, None, None] * padded[..., y : y + h, x : x + w]).sub_(top)
-            share = exponent.exp().mul_(exponent.add_(rest)).mul_(density)
-            gradient[:, 0, y : y + h, x : x + w] += share.mul_(kernel[:, None, None]).sum(1)
-        return gradient, None, None, None, None
+        # e (1 + T t - T m) / D, with the exponent T t - top: e (exponent * density + rest)
+        density = grad / below
+        rest = ((1 + top) - coldness * mean) * density
+        gradient = torch.empty_like(neighbours)
+        for i, kernel in enumerate(weight):
+            exponent = ((coldness * kernel)[:, None] * neighbours[:, i : i + 1]).sub_(top)
+            share = exponent.exp().mul_(exponent.mul_(density).add_(rest))
+            gradient[:, i] = kernel @ share
+        return gradient

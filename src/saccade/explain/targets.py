@@ -106,7 +106,7 @@ def output_gradient(
 
 def simple_reward(
     output: Float[Tensor, "n k *space"], target: Int[Tensor, " m"], variant: Variant
-) -> Float[Tensor, m * space]:
+) -> Float[Tensor, " m *space"]:
     """How much the masked images excite the target: y_c; `delete`: -y_c; `dual`: kept minus deleted half.
 
     Args:
