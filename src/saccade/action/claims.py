@@ -17,7 +17,7 @@ from saccade.nn.video_resnet import VideoResNet
 from saccade.training.fit import fit
 from saccade.worlds.motion import CLASSES, MotionClips, MotionWorld
 
-BATCH = 32
+BATCH = 16
 
 
 def small_backbone(shift: int | None, slot: torch.nn.Module | None) -> VideoResNet:
@@ -94,7 +94,7 @@ def run_motion_squeeze(cell: Cell) -> Outcome:
     return Outcome(metrics={"top1": accuracy}, curves={"training loss": curve}, pictures=shown)
 
 
-_FAST: dict[str, Any] = {"size": 32, "frames": 4, "speed": (3.0, 4.5), "radius": (8.0, 10.0), "noise": 0.05, "grain": 4}
+_FAST: dict[str, Any] = {"size": 32, "frames": 4, "speed": (5.0, 7.5), "radius": (8.0, 10.0), "noise": 0.05, "grain": 4}
 
 MOTION_SQUEEZE = Claim(
     slug="motion-squeeze",
@@ -119,15 +119,23 @@ MOTION_SQUEEZE = Claim(
     ],
     data={
         "motion": Data(
-            "Motion world: a textured disk on the same texture moves 3 to 4.5 px a frame in one of 8 directions; "
+            "Motion world: a textured disk on the same texture moves 5 to 7.5 px a frame in one of 8 directions; "
             "32 x 32 px, 4 frames, each training clip seen once",
             note="Chance is 12.5 %. The paper's networks are pretrained on ImageNet; these start from scratch.",
             settings={"world": _FAST},
         ),
         "long": Data(
             "The same world with four times the clips and steps",
-            note="TSM alone passes 90 % by then, and the block's lead over it is gone.",
+            note="TSM catches up with training: the lead over it is smaller or gone by then.",
             settings={"world": _FAST, "clips": 12288},
+        ),
+        "medium": Data(
+            "The same world at 3 to 4.5 px a frame",
+            note=(
+                "With 96 steps of 32 clips, five seeds: TSN 12.2 %, with the block 47.9 +- 19.7; TSM 35.8 %, with the "
+                "block 50.2 +- 13.1. How soon learning sets in differs much from seed to seed."
+            ),
+            settings={"world": {**_FAST, "speed": (3.0, 4.5)}},
         ),
         "slow": Data(
             "Motion world in slow motion: 0.5 to 1 px a frame, less than a cell of the feature map",
@@ -142,7 +150,7 @@ MOTION_SQUEEZE = Claim(
     },
     budgets={
         "smoke": Budget(1, {"clips": 64, "epochs": 1, "test_clips": 32, "lr": 2e-3}),
-        "small": Budget(5, {"clips": 3072, "epochs": 1, "test_clips": 500, "lr": 2e-3}),
+        "small": Budget(4, {"clips": 3072, "epochs": 1, "test_clips": 500, "lr": 2e-3}),
         "full": Budget(10, {"clips": 3072, "epochs": 1, "test_clips": 4000, "lr": 2e-3}),
     },
     run=run_motion_squeeze,
@@ -150,6 +158,6 @@ MOTION_SQUEEZE = Claim(
     limits=(
         "The block needs displacements of about one cell of the feature map or more (2 px here, 8 px in a full "
         "ResNet) and enough different clips: --on slow and --on few show where it does not help. Its lead over TSM is "
-        "one of learning sooner: with four times the training (--on long) TSM alone is as good or better."
+        "one of learning sooner: with four times the training (--on long) TSM alone comes up to it."
     ),
 )
