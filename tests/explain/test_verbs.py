@@ -94,7 +94,7 @@ def test_same_result_twice(photo: Path, tmp_path: Path) -> None:
         ({"image": "cut.png"}, ValueError, "is not a readable image"),
         ({"model": "resnet81"}, ValueError, "no classifier 'resnet81'; close to it: .*resnet"),
         ({"model": "os:nothing"}, ValueError, "no model at 'os:nothing'"),
-        ({"method": "grad-can"}, ValueError, "unknown method 'grad-can': did you mean grad_cam"),
+        ({"method": "grad-can"}, ValueError, "unknown method 'grad-can': did you mean grad.cam"),
         ({"method": "???"}, ValueError, "unknown method"),
         ({"layer": "8"}, ValueError, "no layer '8'"),
         ({"target": 4}, ValueError, "target 4 is out of range: .* classes 0 to 3"),
