@@ -249,7 +249,7 @@ EXTREMAL_PERTURBATION = Claim(
     limits=(
         "Nothing is claimed against Grad-CAM, RISE and guided backprop; in the paper's own table Grad-CAM is ahead on "
         "COCO. The lead over the gradient is small here (about 0.1 of the pairs and half a logit): a classifier as "
-        "small and as accurate as this one has gradients that point nearly as well. More than thirty variants of world and "
+        "small and as accurate as this one has gradients that point nearly as well. Over thirty variants of world and "
         "classifier were looked at on another seed (noise, contrast, texture, strides, pooling, longer training), and "
         "the gradient fell far behind only where the classifier was poor. The search needs about 400 steps and the "
         "blur, and goes without flips, for a mirrored diagonal is no longer of its class: with them it pointed right "
