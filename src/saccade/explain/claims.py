@@ -40,13 +40,13 @@ def network() -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], len(TEXTURES)))
 
 
-def train(seed: int, images: int, epochs: int) -> dict[str, Tensor]:
+def train(seed: int, images: int, epochs: int, lr: float) -> dict[str, Tensor]:
     """Train the classifier that all arms of a seed explain."""
     x, y = Scenes(seed, "train", images).stack()
     model = network().train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimiser = torch.optim.Adam(model.parameters(), lr=lr)
     steps = epochs * math.ceil(images / BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps)
     for _ in range(epochs):
         for batch in torch.randperm(images).split(BATCH):
             loss = F.binary_cross_entropy_with_logits(model(x[batch]), y[batch])
@@ -75,7 +75,9 @@ def run_extremal_perturbation(cell: Cell) -> Outcome:
     """One method's maps of all pairs, pointed with and kept."""
     settings = cell.settings
     model = network().eval()
-    model.load_state_dict(cell.once("classifier", lambda: train(cell.seed, settings["images"], settings["epochs"])))
+    model.load_state_dict(
+        cell.once("classifier", lambda: train(cell.seed, settings["images"], settings["epochs"], settings["lr"]))
+    )
     model.to(cell.device)
     held_out, labels = (tensor.to(cell.device) for tensor in Scenes(cell.seed, "val", settings["held_out"]).stack())
     with torch.no_grad():
@@ -194,9 +196,9 @@ EXTREMAL_PERTURBATION = Claim(
     statement=(
         "On pictures with two or more textured objects, extremal perturbations point at the object of the class asked "
         "for at least 0.5 more often than the picture's centre, and what they keep in 10% of the pixels scores at "
-        "least one logit more than what a random map keeps; in both they are ahead of the gradient. The masks have the "
-        "area asked for (mean error at most 0.05 of the image), and the mask of the larger area scores no less in at "
-        "least 90% of the pairs."
+        "least one logit more than what a random map keeps; in both they are ahead of the gradient, and by 0.1 of the "
+        "pairs where the classifier is less than perfect. The masks have the area asked for (mean error at most 0.05 "
+        "of the image), and the mask of the larger area scores no less in at least 90% of the pairs."
     ),
     paper=(
         "Pointing game on VOC 2007 test with VGG16, all / difficult images: 88.0 / 76.1% for extremal perturbations, "
@@ -221,7 +223,8 @@ EXTREMAL_PERTURBATION = Claim(
     expectations=[
         Beats("extremal-perturbation", "centre", by=0.5, metric="pointing"),
         Beats("extremal-perturbation", "random", by=1.0, metric="kept"),
-        Beats("extremal-perturbation", "gradient", metric="pointing"),
+        Beats("extremal-perturbation", "gradient", metric="pointing", on=("scenes",)),
+        Beats("extremal-perturbation", "gradient", by=0.1, metric="pointing", on=("early",)),
         Beats("extremal-perturbation", "gradient", metric="kept"),
         Within("extremal-perturbation", "area_error", at_most=0.05),
         Within("extremal-perturbation", "monotone", at_least=0.9),
@@ -229,8 +232,15 @@ EXTREMAL_PERTURBATION = Claim(
     data={
         "scenes": Data(
             "the world of scenes: 40 x 40 noise with sprites of five textures; 1,200 pictures train the classifier, "
-            "pairs of a test picture and one of its classes are explained"
-        )
+            "pairs of a test picture and one of its classes are explained",
+            settings={"lr": 3e-3},
+        ),
+        "early": Data(
+            "the same world, and a classifier trained at a third of the learning rate: right in about 93% instead of "
+            "100% of its answers",
+            settings={"lr": 1e-3},
+            note="Closer to the paper's classifiers, which err too: here the gradient falls behind.",
+        ),
     },
     budgets={
         "smoke": Budget(1, {"images": 64, "epochs": 1, "held_out": 16, "pairs": 2, "steps": 5, "batch": 2,
@@ -248,12 +258,13 @@ EXTREMAL_PERTURBATION = Claim(
     },
     limits=(
         "Nothing is claimed against Grad-CAM, RISE and guided backprop; in the paper's own table Grad-CAM is ahead on "
-        "COCO. The lead over the gradient is small here (about 0.1 of the pairs and half a logit): a classifier as "
-        "small and as accurate as this one has gradients that point nearly as well. Over thirty variants of world and "
-        "classifier were looked at on another seed (noise, contrast, texture, strides, pooling, longer training), and "
-        "the gradient fell far behind only where the classifier was poor. The search needs about 400 steps and the "
-        "blur, and goes without flips, for a mirrored diagonal is no longer of its class: with them it pointed right "
-        "in 0.77 to 0.97 of the pairs. For the other methods the area is exact by construction, and the share of "
-        "rising scores compares their best 5% and 10% of the pixels."
+        "COCO. The lead over the gradient depends on the classifier: one as small and as accurate as that of the "
+        "default data has gradients that point nearly as well (a lead of about 0.1 of the pairs and half a logit); one "
+        "that errs now and then (--on early) shows a lead of the paper's size and more. A lead of 0.3 of the pairs and "
+        "of a whole logit, which a first trial had suggested, was not found again in over thirty variants of world "
+        "and classifier on another seed (noise, contrast, texture, strides, pooling, longer training). The search "
+        "needs about 400 steps and the blur, and goes without flips, for a mirrored diagonal is no longer of its "
+        "class: with them it pointed right in 0.77 to 0.97 of the pairs. For the other methods the area is exact by "
+        "construction, and the share of rising scores compares their best 5% and 10% of the pixels."
     ),
 )  # fmt: skip
