@@ -114,7 +114,7 @@ def test_claim_runs_at_the_smoke_budget(arm: str, tmp_path: Path) -> None:
     def once(name, build):
         return kept.setdefault(name, build())
 
-    settings = claim.budgets["smoke"].settings
+    settings = {**claim.budgets["smoke"].settings, **claim.data["scenes"].settings}
     outcomes = []
     for _ in range(2):
         torch.manual_seed(0)
