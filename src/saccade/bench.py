@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.benchmark import Timer
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,8 @@ def compare(comparison: Comparison, *, rounds: int = 7, min_seconds: float = 0.2
     Returns:
         Medians and ratios; a ratio above 1 says that ours is ahead.
     """
+    from torch.utils.benchmark import Timer  # on import it looks for a CUDA toolkit, and says so where there is none
+
     sides = {"ours": comparison.ours, "peer": comparison.peer}
     timers = {side: Timer("f()", globals={"f": f}, num_threads=torch.get_num_threads()) for side, f in sides.items()}
     loops: dict[str, int] = {}
