@@ -6,7 +6,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from saccade.cli import main
-from saccade.metric.datasets import LAYOUTS
+from saccade.metric.datasets import LAYOUTS, RetrievalImages
 from saccade.training.recipes import recipes
 
 METRIC = [name for name in recipes() if name.startswith("metric/")]
@@ -88,6 +88,19 @@ def test_a_malformed_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "Stanford_Online_Products" / "Ebay_train.txt").write_text("head\n1 2 3\n")
     with pytest.raises(ValueError, match=r"Ebay_train.txt, line 2: 3 fields, wanted 4"):
         LAYOUTS["sop"](tmp_path, True)
+
+
+def test_unreadable_images_are_skipped_and_counted(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    for part in ("train", "test"):
+        (tmp_path / part / "class0" / "0.png").write_bytes(b"no image")
+    data = RetrievalImages("folder", str(tmp_path), size=32, batch_size=3, num_workers=0)
+    for loader, seen in ((data.train_dataloader(), 6), (data.val_dataloader(), 5)):
+        with pytest.warns(UserWarning, match=r"0.png cannot be read as an image: .* skipped, 1 so far"):
+            assert sum(len(labels) for _, labels in loader) == seen
+    strict = RetrievalImages("folder", str(tmp_path), size=32, batch_size=3, num_workers=0, strict=True)
+    with pytest.raises(ValueError, match=r"0.png cannot be read"):
+        list(strict.val_dataloader())
 
 
 @pytest.mark.parametrize("name", METRIC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, TensorDataset, default_collate
 from torchvision.transforms import v2
 
 from saccade.data.images import LabelledImages, load_digits, load_omniglot
@@ -28,32 +29,68 @@ class Record:
     part: int = 0
 
 
-class ImageRecords(Dataset[tuple[Any, ...]]):
+class ImageRecords(Dataset[tuple[Any, ...] | None]):
     """Images of a list of records, decoded and transformed when asked for.
+
+    An image that cannot be read is warned of, with the count so far: in training the next one takes its place, in
+    evaluation it gives `None`, which [`without_unreadable`][saccade.metric.datasets.without_unreadable] leaves out.
 
     Args:
         records: What there is.
         transform: From a PIL image in RGB to a tensor.
         with_part: Whether samples name their part.
+        train: Which of the two.
+        strict: Raise where an image cannot be read.
     """
 
-    def __init__(self, records: Sequence[Record], transform: Callable[[Any], Tensor], with_part: bool = False) -> None:
+    def __init__(
+        self,
+        records: Sequence[Record],
+        transform: Callable[[Any], Tensor],
+        with_part: bool = False,
+        train: bool = False,
+        strict: bool = False,
+    ) -> None:
         self.records = list(records)
         self.transform = transform
         self.with_part = with_part
+        self.train = train
+        self.strict = strict
+        self.skipped = torch.zeros((), dtype=torch.int64).share_memory_()  # over all loading processes
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
+    def __getitem__(self, index: int) -> tuple[Any, ...] | None:
         """(image, label), and the part where it is asked for."""
-        record = self.records[index]
-        try:
-            image = Image.open(record.path).convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{record.path} cannot be read as an image: {error}") from None
-        sample = self.transform(image), record.label
-        return (*sample, record.part) if self.with_part else sample
+        for step in range(len(self) if self.train else 1):
+            record = self.records[(index + step) % len(self)]
+            try:
+                image = Image.open(record.path).convert("RGB")
+            except (UnidentifiedImageError, OSError) as error:
+                message = f"{record.path} cannot be read as an image: {error}"
+                if self.strict:
+                    raise ValueError(message) from None
+                self.skipped += 1
+                warnings.warn(f"{message}; skipped, {int(self.skipped)} so far", stacklevel=2)
+                continue
+            sample = self.transform(image), record.label
+            return (*sample, record.part) if self.with_part else sample
+        if self.train:
+            raise ValueError(f"none of the {len(self)} images can be read; the last tried is {record.path}")
+        return None
+
+
+def without_unreadable(samples: list[tuple[Any, ...] | None]) -> Any:
+    """Join samples to a batch, leaving out those that could not be read.
+
+    Raises:
+        ValueError: None is left.
+    """
+    read = [sample for sample in samples if sample is not None]
+    if not read:
+        raise ValueError(f"none of the {len(samples)} images of a batch can be read")
+    return default_collate(read)
 
 
 def cub_200_2011(root: Path, train: bool) -> list[Record]:
@@ -132,6 +169,7 @@ class RetrievalImages(DataModule):
         size: Side of the crop.
         caffe: Inception-BN's input, BGR in 0..255 minus (104, 117, 128), instead of ImageNet's RGB normalisation.
         samples_per_class: A batch holds so many of each of its classes; 0: batches are drawn at random.
+        strict: Stop at an image that cannot be read, instead of leaving it out.
         batch_size: Samples a step and a process.
         num_workers: Processes that load.
         seed: Of order and augmentation.
@@ -144,6 +182,7 @@ class RetrievalImages(DataModule):
         size: int = 224,
         caffe: bool = False,
         samples_per_class: int = 0,
+        strict: bool = False,
         batch_size: int = 180,
         num_workers: int = 4,
         seed: int = 0,
@@ -153,6 +192,8 @@ class RetrievalImages(DataModule):
         self.root = Path(root) if root else default_root()
         self.with_part = layout == "inshop"
         self.samples_per_class = samples_per_class
+        self.strict = strict
+        self.collate = without_unreadable
         normalize = [caffe_input] if caffe else [v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
         end = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), *normalize]
         self.train_transform = v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *end])
@@ -160,11 +201,11 @@ class RetrievalImages(DataModule):
 
     def train_set(self) -> ImageRecords:
         """Training classes."""
-        return ImageRecords(self.read(self.root, True), self.train_transform)
+        return ImageRecords(self.read(self.root, True), self.train_transform, train=True, strict=self.strict)
 
     def val_set(self) -> ImageRecords:
         """Unseen classes."""
-        return ImageRecords(self.read(self.root, False), self.test_transform, self.with_part)
+        return ImageRecords(self.read(self.root, False), self.test_transform, self.with_part, strict=self.strict)
 
     def train_order(self, dataset: Dataset[Any], generator: torch.Generator) -> Tensor:
         """Random, or balanced over classes."""
