@@ -151,7 +151,7 @@ def method_page(method: Method, entries: dict[str, Any], speed: dict[str, Any]) 
     lines += ["## What it is", "", *docstring(method.parts[0]), ""]
     lines += ["## Use it", "", "```python", *_imports(method.parts), "```", ""]
     lines += ["```sh", f"saccade reproduce {method.slug}"]
-    lines += [f"saccade fit --config {recipe}" for recipe in method.recipes]
+    lines += list(method.recipe_commands)
     lines += [f"saccade convert {method.slug} official.pth ours.safetensors"] if method.converter else []
     lines += ["```", "", f"Reference: [saccade.{method.domain}](../reference/{method.domain}.md).", ""]
     claim = claim_texts(method.claim)

@@ -45,6 +45,16 @@ class Method:
         """`built` or `planned`."""
         return "built" if self.parts else "planned"
 
+    @property
+    def recipe_commands(self) -> tuple[str, ...]:
+        """What one types to run each recipe: those of attribution methods are scored, the others trained."""
+        return tuple(
+            f"saccade pointing {recipe} --root ROOT --weights FILE"
+            if recipe.startswith("explain/pointing")
+            else f"saccade fit --config {recipe}"
+            for recipe in self.recipes
+        )
+
 
 DOMAINS: dict[str, str] = {
     "action": "recognise what happens in a video",
@@ -256,6 +266,31 @@ METHODS: tuple[Method, ...] = (
         ),
         repository="facebookresearch/TorchRay",
         licence="CC BY-NC 4.0",
+        parts=(
+            "saccade.explain:ExtremalPerturbation",
+            "saccade.explain:SmoothMask",
+            "saccade.explain:Perturbation",
+            "saccade.explain:channel_attribution",
+            "saccade.explain:feature_inversion",
+            "saccade.explain:gradient",
+            "saccade.explain:guided_backprop",
+            "saccade.explain:deconvnet",
+            "saccade.explain:grad_cam",
+            "saccade.explain:linear_approx",
+            "saccade.explain:excitation_backprop",
+            "saccade.explain:contrastive_excitation_backprop",
+            "saccade.explain:rise",
+            "saccade.explain:PointingGame",
+        ),
+        claim="saccade.explain.claims:EXTREMAL_PERTURBATION",
+        recipes=(
+            "explain/pointing-voc07-vgg16",
+            "explain/pointing-voc07-resnet50",
+            "explain/pointing-coco14-vgg16",
+            "explain/pointing-coco14-resnet50",
+        ),
+        converter="saccade.explain.checkpoints:convert",
+        checkpoints="VGG16 and ResNet-50 classifiers for VOC 2007 and COCO 2014, converted from Caffe, as .pth.tar files",
     ),
     Method(
         slug="gdt",

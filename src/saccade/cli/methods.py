@@ -66,7 +66,7 @@ def _page(method: Method, entries: dict[str, dict[str, Any]]) -> list[str]:
         return [*lines, "", "  planned: nothing of it can be imported or run yet"]
     imports = [f"from {part.partition(':')[0]} import {part.partition(':')[2]}" for part in method.parts]
     lines += [f"  {label:<13}  {text}" for label, text in zip(["part", *[""] * len(imports)], imports, strict=False)]
-    lines += [f"  recipe         saccade fit --config {recipe}" for recipe in method.recipes]
+    lines += [f"  recipe         {command}" for command in method.recipe_commands]
     if method.converter:
         lines.append(f"  converter      saccade convert {method.slug} official.pth ours.safetensors")
     if method.claim:
