@@ -290,7 +290,7 @@ METHODS: tuple[Method, ...] = (
             "explain/pointing-coco14-resnet50",
         ),
         converter="saccade.explain.checkpoints:convert",
-        checkpoints="VGG16 and ResNet-50 classifiers for VOC 2007 and COCO 2014, converted from Caffe, as .pth.tar files",
+        checkpoints="VGG16 and ResNet-50 classifiers for VOC 2007 and COCO 2014, converted from Caffe, as .pth.tar",
     ),
     Method(
         slug="gdt",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 from html import escape
 from pathlib import Path
+
+from PIL import Image
 
 from saccade.catalog import Method
 from saccade.claims.charts import arms_chart, curves_chart, svg
@@ -38,7 +41,8 @@ figure { margin: 1rem 0; background: var(--panel); border-radius: .6rem; padding
 figure svg { display: block; height: auto; max-width: 46rem; margin: 0 auto; }
 figcaption { color: var(--soft); font-size: .9rem; margin-bottom: .6rem; }
 .pictures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
-.pictures figure { margin: 0; } .pictures img { display: block; width: 100%; border-radius: .3rem; }
+.pictures figure { margin: 0; } .pictures .wide { grid-column: 1 / -1; }
+ .pictures img { display: block; width: 100%; border-radius: .3rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.2rem; margin: 0; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; } code { font-size: .92em; }
 """
@@ -154,15 +158,17 @@ def _pictures(claim: Claim, result: Result) -> list[str]:
         if cell.seed != 0:
             continue
         for caption, name in cell.pictures.items():
-            data = base64.b64encode((result.folder / name).read_bytes()).decode()
+            content = (result.folder / name).read_bytes()
+            data = base64.b64encode(content).decode()
+            width, height = Image.open(io.BytesIO(content)).size
             title = f"{claim.arms[cell.arm].title}: {caption}"
             image = f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">'
-            figures.append(_figure(title, image))
+            figures.append(_figure(title, image, wide=width > 1.5 * height))
     return figures
 
 
-def _figure(caption: str, content: str) -> str:
-    return f"<figure><figcaption>{escape(caption)}</figcaption>{content}</figure>"
+def _figure(caption: str, content: str, wide: bool = False) -> str:
+    return f"<figure{' class=wide' if wide else ''}><figcaption>{escape(caption)}</figcaption>{content}</figure>"
 
 
 def _provenance(result: Result) -> str:
