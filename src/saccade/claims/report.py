@@ -42,7 +42,7 @@ figure svg { display: block; height: auto; max-width: 46rem; margin: 0 auto; }
 figcaption { color: var(--soft); font-size: .9rem; margin-bottom: .6rem; }
 .pictures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 .pictures figure { margin: 0; } .pictures .wide { grid-column: 1 / -1; }
- .pictures img { display: block; width: 100%; border-radius: .3rem; }
+.pictures img { display: block; width: 100%; border-radius: .3rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.2rem; margin: 0; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; } code { font-size: .92em; }
 """
