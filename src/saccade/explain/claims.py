@@ -257,12 +257,12 @@ EXTREMAL_PERTURBATION = Claim(
     },
     limits=(
         "Nothing is claimed against Grad-CAM, RISE and guided backprop; in the paper's own table Grad-CAM is ahead on "
-        "COCO. The lead over the gradient depends on the classifier: for one that is nearly always right (--on scenes) "
-        "it is about 0.1 of the pairs and 0.3 logits and was not settled over four seeds, so nothing is claimed there; the "
-        "default's learning rate was chosen after a look at seeds 0 to 2 with half as many steps of search. "
-        "A lead of 0.3 of the pairs and of a whole logit over the gradient of a perfect classifier, which a first "
-        "trial had suggested, was not found again in over thirty variants of world and classifier on another seed "
-        "(noise, contrast, texture, strides, pooling, longer training). The search needs about 400 steps and the "
+        "COCO. The lead over the gradient depends on the classifier: for one that is nearly always right (--on "
+        "scenes) it is about 0.1 of the pairs and 0.3 logits and was not settled over four seeds, so nothing is "
+        "claimed there; the default's learning rate was chosen after a look at seeds 0 to 2 with half as many steps "
+        "of search. A lead of 0.3 of the pairs and of a whole logit over the gradient of a perfect classifier, which "
+        "a first trial had suggested, was not found again in over thirty variants of world and classifier on another "
+        "seed (noise, contrast, texture, strides, pooling, longer training). The search needs about 400 steps and the "
         "blur, and goes without flips, for a mirrored diagonal is no longer of its class: with them it pointed right "
         "in 0.77 to 0.97 of the pairs. For the other methods the area is exact by construction, and the share of "
         "rising scores compares their best 5% and 10% of the pixels."
