@@ -32,6 +32,7 @@ p { margin: .5rem 0; } .soft { color: var(--soft); } small, .small { font-size: 
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .42rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
+thead th { white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; white-space: normal; }
 thead th { color: var(--soft); font-weight: 600; }
 td.word { font-weight: 650; } td.word.holds { background: none; color: var(--holds); }
@@ -163,7 +164,7 @@ def _pictures(claim: Claim, result: Result) -> list[str]:
             width, height = Image.open(io.BytesIO(content)).size
             title = f"{claim.arms[cell.arm].title}: {caption}"
             image = f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">'
-            figures.append(_figure(title, image, wide=width > 1.5 * height))
+            figures.append(_figure(title, image, wide=width > 1.2 * height))
     return figures
 
 
