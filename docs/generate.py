@@ -105,9 +105,10 @@ def methods_table(built: list[Method], ledger: dict[str, Any], folder: str) -> s
         if not entries:
             rows.append(f"| {name} | {summary} | – | – | not measured yet | – |")
         for data, entry in entries.items():
-            first = entry["expectations"][0]
-            expected, metric = first["text"].rsplit(": ", 1)
-            measured = f"{first['mean']:.3g} [{first['low']:.3g}, {first['high']:.3g}] {metric}"
+            # the first expectation that decided the verdict: where a claim fails, the row says what failed
+            decided = next(row for row in entry["expectations"] if row["verdict"] == entry["verdict"])
+            expected, metric = decided["text"].rsplit(": ", 1)
+            measured = f"{decided['mean']:.3g} [{decided['low']:.3g}, {decided['high']:.3g}] {metric}"
             rows.append(f"| {name} | {summary} | {data} | {expected} | {measured} | **{entry['verdict']}** |")
             name = summary = ""
     return "\n".join(rows)

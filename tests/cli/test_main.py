@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -57,10 +56,8 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_quick_commands_import_no_torch(command: list[str]) -> None:
     script = "import sys; from saccade.cli import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
     environment = {"PYTHONPATH": str(ROOT / "src")}
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", script, *command], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() > start
 
 
 @pytest.mark.parametrize(

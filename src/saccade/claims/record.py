@@ -82,7 +82,7 @@ def _illustrate(claim: Claim, result: Result, folder: Path) -> None:
     """`SLUG-figures.png`, and `SLUG-1.png`, ... for the pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     png(arms_chart(claim, result, claim.metric), folder / f"{claim.slug}-figures.png")
-    arm = claim.expectations[0].arm if claim.expectations else claim.default_data
+    arm = claim.expectations[0].arm if claim.expectations else next(iter(claim.arms))
     shown = [name for cell in result.cells if (cell.arm, cell.seed) == (arm, 0) for name in cell.pictures.values()]
     for number, name in enumerate(shown, start=1):
         (folder / f"{claim.slug}-{number}.png").write_bytes((result.folder / name).read_bytes())

@@ -197,8 +197,10 @@ EXTREMAL_PERTURBATION = Claim(
         "On pictures with two or more textured objects, extremal perturbations point at the object of the class asked "
         "for at least 0.5 more often than the picture's centre, and what they keep in 10% of the pixels scores at "
         "least one logit more than what a random map keeps. Where the classifier errs now and then, they point right "
-        "at least 0.1 more often than the gradient, and keep no less. The masks have the area asked for (mean error at "
-        "most 0.05 of the image), and the mask of the larger area scores no less in at least 90% of the pairs."
+        "at least 0.1 more often than the gradient, and keep no less; where it is nearly always right (--on scenes) a "
+        "first trial had them ahead of the gradient by 0.3 of the pairs and a whole logit. The masks have the area "
+        "asked for (mean error at most 0.05 of the image), and the mask of the larger area scores no less in at least "
+        "90% of the pairs."
     ),
     paper=(
         "Pointing game on VOC 2007 test with VGG16, all / difficult images: 88.0 / 76.1% for extremal perturbations, "
@@ -225,6 +227,8 @@ EXTREMAL_PERTURBATION = Claim(
         Beats("extremal-perturbation", "random", by=1.0, metric="kept"),
         Beats("extremal-perturbation", "gradient", by=0.1, metric="pointing", on=("early",)),
         Beats("extremal-perturbation", "gradient", metric="kept", on=("early",)),
+        Beats("extremal-perturbation", "gradient", by=0.3, metric="pointing", on=("scenes",)),
+        Beats("extremal-perturbation", "gradient", by=1.0, metric="kept", on=("scenes",)),
         Within("extremal-perturbation", "area_error", at_most=0.05),
         Within("extremal-perturbation", "monotone", at_least=0.9),
     ],
@@ -257,14 +261,13 @@ EXTREMAL_PERTURBATION = Claim(
     },
     limits=(
         "Nothing is claimed against Grad-CAM, RISE and guided backprop; in the paper's own table Grad-CAM is ahead on "
-        "COCO. The lead over the gradient depends on the classifier: for one that is nearly always right (--on "
-        "scenes) it is about 0.1 of the pairs and 0.3 logits and was not settled over four seeds, so nothing is "
-        "claimed there; the default's learning rate was chosen after a look at seeds 0 to 2 with half as many steps "
-        "of search. A lead of 0.3 of the pairs and of a whole logit over the gradient of a perfect classifier, which "
-        "a first trial had suggested, was not found again in over thirty variants of world and classifier on another "
-        "seed (noise, contrast, texture, strides, pooling, longer training). The search needs about 400 steps and the "
-        "blur, and goes without flips, for a mirrored diagonal is no longer of its class: with them it pointed right "
-        "in 0.77 to 0.97 of the pairs. For the other methods the area is exact by construction, and the share of "
-        "rising scores compares their best 5% and 10% of the pixels."
+        "COCO. The lead over the gradient depends on the classifier. For one that is nearly always right (--on "
+        "scenes) the lead of a first trial was not found again, nor in over thirty variants of world and classifier "
+        "on another seed (noise, contrast, texture, strides, pooling, longer training): gradients of so small and so "
+        "accurate a network point nearly as well, the lead is about 0.1 of the pairs and 0.3 logits, and the claim "
+        "fails there. The default's learning rate was chosen after a look at seeds 0 to 2 with half as many steps of "
+        "search. The search needs about 400 steps and the blur, and goes without flips, for a mirrored diagonal is no "
+        "longer of its class: with them it pointed right in 0.77 to 0.97 of the pairs. For the other methods the area "
+        "is exact by construction, and the share of rising scores compares their best 5% and 10% of the pixels."
     ),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -70,8 +70,3 @@ class Task(LightningModule):
                 "a lower learning rate, gradient clipping, or inputs without NaN may help"
             )
         return loss
-
-
-def freeze(module: nn.Module) -> None:
-    """Take a module out of training: its parameters need no gradient."""
-    module.requires_grad_(False)
