@@ -1,4 +1,4 @@
-"""The claims of the metric domain."""
+"""The claim of Proxy Anchor."""
 
 from __future__ import annotations
 
