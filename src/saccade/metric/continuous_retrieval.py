@@ -18,7 +18,7 @@ def mean_label_distance_at_k(
     label_distances: Float[Tensor, "q n"],
     ks: Sequence[int],
 ) -> dict[int, float]:
-    """Mean label distance of the K nearest items by Euclidean distance, averaged over queries (arXiv:1904.09626, 5).
+    """Mean label distance of the K nearest items by Euclidean distance, averaged over queries (arXiv:1904.09626).
 
     Args:
         query_embeddings: Of any norm.
@@ -48,10 +48,10 @@ def ndcg_continuous(
     label_distances: Float[Tensor, "q n"],
     ks: Sequence[int],
 ) -> dict[int, float]:
-    """Normalised discounted cumulative gain with the relevance 1 / (label distance + 1) (arXiv:1904.09626, eq. 10).
+    """Normalised discounted cumulative gain with the relevance 1 / (label distance + 1) (arXiv:1904.09626).
 
-    For the label distances g_i of the items by rank, the sum of 1 / ((g_i + 1) log2(i + 1)) over the first K ranks, over
-    its greatest possible value; averaged over queries.
+    For the label distances g_i of the items by rank: the sum of 1 / ((g_i + 1) log2(i + 1)) over the first K ranks,
+    divided by its greatest possible value; averaged over queries.
 
     Args:
         query_embeddings: Of any norm; compared by Euclidean distance.

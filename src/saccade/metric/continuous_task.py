@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from saccade.metric.continuous_retrieval import mean_label_distance_at_k, ndcg_continuous
-from saccade.metric.neighbour_data import Group, NeighbourData
+from saccade.metric.neighbour_data import NeighbourData
 from saccade.metric.task import MetricLearning
 from saccade.training.task import OptimizerFactory, SchedulerFactory, adamw
 
@@ -51,8 +53,8 @@ class ContinuousRetrieval(MetricLearning):
         self.ndcg_ks = list(ndcg_ks)
         self.distance_scale = distance_scale
 
-    def training_step(self, batch: Sequence[Group], batch_idx: int) -> Tensor:
-        """The mean of the losses of the anchors of a batch."""
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+        """The mean of the losses of the anchors; a batch is a list of groups, (images, label distances)."""
         embeddings = self.model(torch.cat([images for images, _ in batch]))
         parts = embeddings.split([len(images) for images, _ in batch])
         losses = [self.loss(part, distances) for part, (_, distances) in zip(parts, batch, strict=True)]
@@ -82,3 +84,25 @@ class ContinuousRetrieval(MetricLearning):
             for k, value in found.items():
                 bar = name == "ndcg" and k == possible[-1]
                 self.log(f"{stage}/{name}@{k}", factor * value, prog_bar=bar, rank_zero_only=self._processes == 1)
+
+
+class InverseTime(LambdaLR):
+    """The authors' schedule: the learning rate at step t is the first one divided by 1 + decay · t.
+
+    Args:
+        optimizer: Whose rates are set.
+        decay: At least 0.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.01)
+        >>> schedule = InverseTime(optimizer, decay=1.0)
+        >>> optimizer.step()
+        >>> schedule.step()
+        >>> schedule.get_last_lr()
+        [0.005]
+    """
+
+    def __init__(self, optimizer: Optimizer, decay: float = 1e-4) -> None:
+        if decay < 0:
+            raise ValueError(f"decay is {decay}; 0 or above is accepted")
+        super().__init__(optimizer, lambda step: 1 / (1 + decay * step))

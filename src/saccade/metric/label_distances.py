@@ -12,7 +12,7 @@ from saccade.metric.inputs import check_embeddings
 
 
 def joint_distances(a: Float[Tensor, "n j 2"], b: Float[Tensor, "m j 2"]) -> Float[Tensor, "n m"]:
-    """Distance of poses: the sum over joints of the Euclidean distance between the two places (arXiv:1904.09626, 5.2).
+    """Distance of poses: the sum over joints of the Euclidean distance between the two places (arXiv:1904.09626).
 
     Args:
         a: Joints in pixels.

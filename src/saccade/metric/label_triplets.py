@@ -16,11 +16,12 @@ CHUNK = 2**24
 
 
 class DenseTripletLoss(nn.Module):
-    r"""All triplets of an anchor by the order of label distances (arXiv:1904.09626, section 5.1).
+    r"""All triplets of an anchor by the order of label distances (arXiv:1904.09626).
 
-    $[\lVert f_a - f_i \rVert^2 - \lVert f_a - f_j \rVert^2 + \delta]_+$ for every i nearer to the anchor by label than j,
-    the mean over all such pairs. The hinge is piecewise linear: which pairs are active is found without a gradient, and
-    the loss is then a weighted sum of m distances, so that nothing of the size m x m is kept for the backward pass.
+    $[\lVert f_a - f_i \rVert^2 - \lVert f_a - f_j \rVert^2 + \delta]_+$ for every i nearer to the anchor by label
+    than j, the mean over all such pairs. The hinge is piecewise linear: which pairs are active is found without a
+    gradient, and the loss is then a weighted sum of m distances, so that nothing of the size m x m is kept for the
+    backward pass.
 
     Args:
         margin: δ, at least 0.
@@ -132,7 +133,8 @@ class BinaryTripletLoss(nn.Module):
             The loss, a scalar.
 
         Raises:
-            ValueError: As of [`DenseTripletLoss`][saccade.metric.DenseTripletLoss], or no neighbour left for a negative.
+            ValueError: Shapes that disagree, no neighbour left for a negative, a label distance that is negative or not
+                finite.
             TypeError: Not floating point.
         """
         nearness = squared_by_label(embeddings, targets, anchors, self.normalize)

@@ -12,10 +12,9 @@ would bound their distances, label distances have no bound. The triplets are *de
 anchor. A batch is an anchor, its nearest by label, and others drawn at random
 ([`dense_neighbour_batches`][saccade.metric.dense_neighbour_batches]).
 
-Written with $u_i = \log \lVert f_a - f_i \rVert - \log D(y_a, y_i)$, a triplet costs $(u_i - u_j)^2$, so that the mean over
-all pairs is twice the variance of the $u_i$: the loss takes O(m d) for m neighbours where the authors' code builds
-three m x m matrices. As labels need not be sorted into classes, every row of a batch can also serve as the anchor at
-once.
+Written with $u_i = \log \lVert f_a - f_i \rVert - \log D(y_a, y_i)$, a triplet costs $(u_i - u_j)^2$, so that the mean
+over all pairs is twice the variance of the $u_i$: the loss takes O(m d) for m neighbours where the authors' code builds
+three m x m matrices. Every row of a batch can also serve as the anchor at once.
 
     loss = LogRatioLoss()
     for batch in dense_neighbour_batches(poses, batch_size=150):     # an epoch: every sample is the anchor once
@@ -37,7 +36,7 @@ from saccade.nn.backbones import feature_extractor
 
 
 class LogRatioLoss(nn.Module):
-    r"""Log-ratio loss over all triplets of an anchor (arXiv:1904.09626, eq. 5), or of every row of a batch.
+    r"""Log-ratio loss over all triplets of an anchor (arXiv:1904.09626), or of every row of a batch.
 
     Distances are Euclidean, as in the authors' code; the paper squares both sides, which doubles the logarithms and so
     multiplies the loss by four. The computation is in float32, also under autocast.
@@ -77,8 +76,8 @@ class LogRatioLoss(nn.Module):
 
         Args:
             embeddings: Of any norm.
-            targets: Label distances to row 0, (n - 1,), in any order; or of all pairs of rows, (n, n); or labels, (n, k)
-                with k other than n, whose Euclidean distances are taken. No gradient flows into them.
+            targets: Label distances to row 0, (n - 1,), in any order; or of all pairs of rows, (n, n); or labels,
+                (n, k) with k other than n, whose Euclidean distances are taken. No gradient flows into them.
             anchors: With one of the latter two: rows that serve as anchors; all where `None`.
 
         Returns:

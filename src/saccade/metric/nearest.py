@@ -48,13 +48,11 @@ def nearest(
         farthest = approximate.topk(k, dim=1, largest=False).values[:, -1:]
         farthest = farthest + rounding(part, norms)
         candidates = approximate <= farthest
-        found += [
-            refine(query, items, row.nonzero().squeeze(1), k) for query, row in zip(part, candidates, strict=True)
-        ]
-    distances, indices = zip(*found, strict=True) if found else ((), ())
+        for query, row in zip(part, candidates, strict=True):
+            found.append(refine(query, items, row.nonzero().squeeze(1), k))
     if not found:
         return queries.new_zeros(0, k), torch.zeros(0, k, dtype=torch.int64, device=items.device)
-    return torch.stack(list(distances)), torch.stack(list(indices))
+    return torch.stack([distances for distances, _ in found]), torch.stack([indices for _, indices in found])
 
 
 def rounding(queries: Float[Tensor, "q d"], norms: Float[Tensor, " n"]) -> Float[Tensor, "q 1"]:

@@ -132,7 +132,7 @@ def dense_neighbour_batches(
     num_nearest: int = 5,
     generator: torch.Generator | None = None,
 ) -> Iterator[Int[Tensor, " b"]]:
-    """An epoch of batches for dense triplets (arXiv:1904.09626, section 4.2): every sample is the anchor once.
+    """An epoch of batches for dense triplets (arXiv:1904.09626): every sample is the anchor once.
 
     A batch holds the anchor, its `num_nearest` nearest by label, and others drawn without replacement from all the
     rest, in the order of their label distance. Anchors come in random order; each epoch draws anew.

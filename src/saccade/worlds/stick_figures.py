@@ -125,15 +125,10 @@ class StickFigures:
         image = np.zeros((len(starts), self.size, self.size), np.float32)
         for segment in range(starts.shape[1]):
             (ax, ay), (bx, by) = starts[:, segment].T, stops[:, segment].T
-            dx, dy = bx - ax, by - ay
-            along = (x - ax[:, None])[:, None, :] * dx[:, None, None] + (y - ay[:, None])[:, :, None] * dy[
-                :, None, None
-            ]
-            t = (along / (dx**2 + dy**2)[:, None, None]).clip(0, 1)
-            away = np.hypot(
-                (x - ax[:, None])[:, None, :] - t * dx[:, None, None],
-                (y - ay[:, None])[:, :, None] - t * dy[:, None, None],
-            )
+            px, py = (x - ax[:, None])[:, None, :], (y - ay[:, None])[:, :, None]
+            dx, dy = ((b - a)[:, None, None] for a, b in ((ax, bx), (ay, by)))
+            t = ((px * dx + py * dy) / (dx**2 + dy**2)).clip(0, 1)
+            away = np.hypot(px - t * dx, py - t * dy)
             np.maximum(image, ((HALF_WIDTH - away) * ramp + 0.5).clip(0, 1).astype(np.float32), out=image)
         return image
 
