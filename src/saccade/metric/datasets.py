@@ -245,6 +245,10 @@ class SmallImages(DataModule):
             unseen = ("Japanese_(katakana)", "Sanskrit", "Tagalog")
             self.train_images = load_omniglot(place, "small1")
             self.val_images = load_omniglot(place, "small2", alphabets=unseen)
+        # from a person's own picture: bright ink on a dark ground, grey
+        side = self.train_images.images.shape[-1]
+        end = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
+        self.test_transform = v2.Compose([v2.Grayscale(), v2.Resize((side, side)), *end])
 
     @property
     def num_classes(self) -> int:

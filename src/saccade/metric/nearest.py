@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,7 +15,7 @@ CHUNK = 2**24
 
 
 def nearest(
-    queries: Float[Tensor, "q d"], items: Float[Tensor, "n d"], k: int
+    queries: Float[Tensor, "q d"], items: Float[Tensor, "n d"], k: int, norms: Float[Tensor, " n"] | None = None
 ) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
     """The k nearest items of each query.
 
@@ -23,6 +27,7 @@ def nearest(
         queries: Compared by Euclidean distance.
         items: What is searched.
         k: How many, 1 to n.
+        norms: Squared lengths of the items, where they are known already.
 
     Returns:
         Distances, ascending, and indices of the items.
@@ -40,7 +45,7 @@ def nearest(
         )
     if not 1 <= k <= len(items):
         raise ValueError(f"k is {k}; 1 to {len(items)}, the number of items, is accepted")
-    norms = items.square().sum(dim=1)
+    norms = items.square().sum(dim=1) if norms is None else norms
     found = []
     for part in queries.split(max(1, CHUNK // len(items))):
         # |q - x|^2 less |q|^2, which is the same for all items of a query
@@ -68,3 +73,44 @@ def refine(
     distances = (items[candidates] - query).square().sum(dim=1).sqrt()
     ordered = distances.sort(stable=True)
     return ordered.values[:k], candidates[ordered.indices[:k]]
+
+
+class Searcher:
+    """Items prepared for many searches: by faiss where it is installed and there are many, else by `nearest`.
+
+    Both give the same answers: faiss finds candidates, and their distances are computed anew; where its list might end
+    within a tie, `nearest` decides.
+
+    Args:
+        items: What is searched, float32.
+        faiss_from: Number of items from which faiss is used, if it is installed.
+
+    Example:
+        >>> Searcher(torch.eye(4))(torch.tensor([[0.0, 0.9, 0.1, 0.0]]), 2)[1]
+        tensor([[1, 2]])
+    """
+
+    def __init__(self, items: Float[Tensor, "n d"], faiss_from: int = 20_000) -> None:
+        self.items = items.contiguous()
+        self.norms = self.items.square().sum(dim=1)
+        self.flat = self._faiss() if len(items) >= faiss_from and find_spec("faiss") else None
+
+    def __call__(self, queries: Float[Tensor, "q d"], k: int) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
+        """The k nearest items of each query: distances, ascending, and indices; ties by index."""
+        spare = 32
+        if self.flat is None or k + spare > len(self.items):
+            return nearest(queries, self.items, k, self.norms)
+        squared, places = (
+            torch.from_numpy(found) for found in self.flat.search(queries.contiguous().numpy(), k + spare)
+        )
+        margin = 2 * rounding(queries, self.norms)
+        if bool((squared[:, -1:] <= squared[:, k - 1 : k] + margin).any()):
+            return nearest(queries, self.items, k, self.norms)
+        found = [refine(query, self.items, row.sort().values, k) for query, row in zip(queries, places, strict=True)]
+        return torch.stack([distances for distances, _ in found]), torch.stack([indices for _, indices in found])
+
+    def _faiss(self) -> Any:
+        faiss: Any = import_module("faiss")
+        flat = faiss.IndexFlatL2(self.items.shape[1])
+        flat.add(self.items.numpy())
+        return flat
