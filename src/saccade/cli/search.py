@@ -44,16 +44,17 @@ def index(
     from saccade.metric.verbs import index_folder
 
     chosen: Any = measure
-    words = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    words = TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*words, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("embedding", total=None, start=True)
+
+        def show(done: int, total: int) -> None:
+            task = bar.task_ids[0] if bar.task_ids else bar.add_task("embedding", total=total)
+            bar.update(task, completed=done)
+
         report = index_folder(
             folder, out, model, weights=weights, config=config, measure=chosen, batch_size=batch_size,
-            workers=workers, download=download, device=device,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            workers=workers, download=download, device=device, progress=show,
         )  # fmt: skip
-        if bar.tasks[task].total is None:
-            bar.update(task, completed=0, total=0)
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=1))
         return

@@ -21,7 +21,8 @@ class ContinuousRetrieval(MetricLearning):
 
     The data module has to be a [`NeighbourData`][saccade.metric.neighbour_data.NeighbourData]: it makes the batches,
     and says how far labels are apart. A loss looks at one anchor and its neighbours, so with several processes each has
-    its own anchors, and gradients are averaged as usual.
+    its own anchors, and gradients are averaged as usual. Validation compares what the model gives: with a loss that
+    normalises, let the model normalise too (`LogRatioModel(normalize=True)`).
 
     Args:
         model: Images to embeddings (b, d).

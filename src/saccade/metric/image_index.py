@@ -275,7 +275,7 @@ def build_index(
         workers: Processes that read and decode; 0: this one.
         shard_size: Images after which what is done is written.
         shard_seconds: Seconds after which what is done is written.
-        progress: Called after every batch.
+        progress: Called before the first batch and after each; never where nothing is to be done.
 
     Returns:
         What was found and done.
@@ -420,6 +420,8 @@ def _embed(
     )
     number = max((int(shard.stem) for shard in _shards(path)), default=-1) + 1
     shard, written, done = Shard(), time.monotonic(), 0
+    if progress:
+        progress(0, len(files))
     try:
         for batch in loader:
             read = [(file, image) for file, image in batch if isinstance(image, Tensor)]

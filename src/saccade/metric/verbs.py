@@ -170,7 +170,7 @@ def search_images(
         except ValueError as error:
             if len(queries) == 1:
                 raise
-            skipped[str(query)] = str(error)
+            skipped[str(query)] = str(error).removeprefix(f"{query} ")
     if not answers:
         raise ValueError(f"none of the {len(queries)} queries can be read; the first: {next(iter(skipped.values()))}")
     about = opened.about

@@ -44,6 +44,8 @@ def run_log_ratio(cell: Cell) -> Outcome:
     task.eval()
     with torch.no_grad():
         embeddings = torch.cat([task(chunk.to(cell.device)).cpu() for chunk in figures.images.split(256)])
+    if cell.options.get("unit"):
+        embeddings = nn.functional.normalize(embeddings, dim=1)  # as the triplet losses saw them
     queries, items = embeddings[: data.num_queries], embeddings[data.num_queries :]
     distances = figures.label_distances()[: data.num_queries, data.num_queries :]
     k = min(100, len(items))
@@ -53,7 +55,7 @@ def run_log_ratio(cell: Cell) -> Outcome:
     }
     _, found = nearest(queries, items, 8)
     sheet = neighbours(figures.images, distances, found, data.num_queries)
-    pictures = {f"{cell.arm}: queries (left) and their nearest figures, the distance of poses below": sheet}
+    pictures = {"queries (left) and their nearest figures, the distance of poses below each": sheet}
     return Outcome(metrics, {"training loss": curve}, pictures)
 
 
@@ -104,8 +106,8 @@ LOG_RATIO = Claim(
         "distance": Metric("mean label distance@10", higher_is_better=False, digits=4),
     },
     arms={
-        "binary": Arm("binary triplets", {"loss": "binary", "lr": 0.05}, baseline=True),
-        "dense-triplet": Arm("dense triplets", {"loss": "dense-triplet", "lr": 0.05}),
+        "binary": Arm("binary triplets", {"loss": "binary", "lr": 0.05, "unit": True}, baseline=True),
+        "dense-triplet": Arm("dense triplets", {"loss": "dense-triplet", "lr": 0.05, "unit": True}),
         "log-ratio": Arm("log-ratio", {"loss": "log-ratio", "lr": 0.05}),
     },
     expectations=[
