@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from saccade.metric.label_distances import EXACT, to_anchors
+from saccade.metric.label_distances import EXACT, check_single, to_anchors
 
 CHUNK = 2**24
 """Pairs compared at a time."""
@@ -74,14 +74,14 @@ class DenseTripletLoss(nn.Module):
     def _slopes(self, s: Float[Tensor, "a m"]) -> tuple[Float[Tensor, "a m"], Float[Tensor, ""]]:
         """How often each distance counts, less how often it is subtracted; and the number of active pairs."""
         m = s.shape[1]
-        later = torch.ones(m, m, dtype=torch.bool, device=s.device).triu(1)
-        slopes, active = torch.empty_like(s), s.new_zeros(())
-        for start in range(0, len(s), max(1, CHUNK // (m * m))):
-            part = s[start : start + max(1, CHUNK // (m * m))]
-            on = ((part[:, :, None] - part[:, None, :] + self.margin) > 0) & later
-            slopes[start : start + len(part)] = (on.sum(dim=2) - on.sum(dim=1)).to(s)
-            active = active + on.sum()
-        return slopes, active
+        slopes, active = [], s.new_zeros(())
+        for part in s.split(max(1, CHUNK // (m * m))):
+            # floats, for their sums are vectorised; counts up to 2^24 are exact
+            on = (part[:, :, None] + self.margin > part[:, None, :]).to(s).triu_(1)
+            above = on.sum(dim=2)
+            slopes.append(above - on.sum(dim=1))
+            active = active + above.sum()
+        return torch.cat(slopes), active
 
     def extra_repr(self) -> str:
         """What `print` shows."""
@@ -190,10 +190,17 @@ def squared_by_label(
     Returns:
         One row an anchor.
     """
-    rows, labels = to_anchors(embeddings, targets, anchors)
+    single = targets.ndim == 1
+    if single:
+        check_single(embeddings, targets, anchors)
+    else:
+        rows, labels = to_anchors(embeddings, targets, anchors)
     with torch.autocast(embeddings.device.type, enabled=False):
         x = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
         x = F.normalize(x, dim=1) if normalize else x
+        if single:
+            squared = (x[1:] - x[0]).square().sum(dim=1)
+            return squared[targets.detach().sort(stable=True).indices][None]
         squared = torch.cdist(x[rows], x, compute_mode=EXACT).square()
     first = labels.scatter(1, rows[:, None], -1.0)  # the anchor itself, to be left out
     order = first.sort(dim=1, stable=True).indices[:, 1:]

@@ -31,7 +31,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from saccade.metric.label_distances import EXACT, others, to_anchors
+from saccade.metric.label_distances import EXACT, check_single, others, to_anchors
 from saccade.nn.backbones import feature_extractor
 
 
@@ -87,7 +87,10 @@ class LogRatioLoss(nn.Module):
             ValueError: Shapes that disagree, fewer than 2 neighbours, a label distance that is negative or not finite.
             TypeError: Not floating point.
         """
-        rows, labels = to_anchors(embeddings, targets, anchors)
+        if targets.ndim == 1:
+            check_single(embeddings, targets, anchors)
+        else:
+            rows, labels = to_anchors(embeddings, targets, anchors)
         with torch.autocast(embeddings.device.type, enabled=False):
             x = _wide(embeddings)
             floor = 1e-4 / x.shape[1] if self.distance_eps is None else self.distance_eps
@@ -97,8 +100,8 @@ class LogRatioLoss(nn.Module):
                 return 2 * u.var()
             squared = torch.cdist(x[rows], x, compute_mode=EXACT).square()
             among = others(rows, len(x))
-            # the anchor itself is left out; its own distance is replaced before the logarithm, where it could be 0
-            e, g = ((t.masked_fill(~among, 1.0)) for t in ((squared + floor), labels.to(x)))
+            # the anchor itself is left out; its own distances, which could be 0, are replaced before the logarithms
+            e, g = (distances.masked_fill(~among, 1.0) for distances in (squared + floor, labels.to(x)))
             u = self._log(e.sqrt()) - self._log(g)  # 0 for the anchor itself
             count = len(x) - 1
             mean = u.sum(dim=1, keepdim=True) / count

@@ -107,8 +107,8 @@ LOG_RATIO = Claim(
     },
     arms={
         "binary": Arm("binary triplets", {"loss": "binary", "lr": 0.05, "unit": True}, baseline=True),
-        "dense-triplet": Arm("dense triplets", {"loss": "dense-triplet", "lr": 0.05, "unit": True}),
-        "log-ratio": Arm("log-ratio", {"loss": "log-ratio", "lr": 0.05}),
+        "dense-triplet": Arm("dense triplets", {"loss": "dense-triplet", "lr": 0.1, "unit": True}),
+        "log-ratio": Arm("log-ratio", {"loss": "log-ratio", "lr": 0.02}),
     },
     expectations=[
         Beats("log-ratio", "binary", by=0.004),
@@ -119,17 +119,15 @@ LOG_RATIO = Claim(
     data={"stick-figures": Data("procedural stick figures of 32 x 32 pixels: 1,200 train, 100 query 600 others")},
     budgets={
         "smoke": Budget(1, {"train": 80, "test": 60, "queries": 10, "steps": 4}),
-        "small": Budget(4, {"train": 1200, "test": 700, "queries": 100, "steps": 350}),
+        "small": Budget(8, {"train": 1200, "test": 700, "queries": 100, "steps": 350}),
         "full": Budget(10, {"train": 12000, "test": 4000, "queries": 1000, "steps": 6000}),
     },
     run=run_log_ratio,
     axes={"training loss": Axis("step", "training loss (each arm's own)")},
     limits=(
-        "The learning rate, 0.05 for all, is the middle of those tried for each arm on validation figures of other "
-        "seeds (0.02 to 0.2): every arm is at its best there or within 0.004 of it. The dense triplet loss comes "
-        "behind the binary one here, which the paper has the other way round: it ranks all pairs alike, most of them "
-        "far from the anchor, and retrieval is judged by the near ones. The labels of this world are eight numbers "
-        "whose Euclidean distances an embedding can follow exactly, which suits a loss that asks for proportional "
-        "distances; labels that no embedding can follow were not tried."
+        "Each arm has the learning rate that was best for its nDCG on validation figures of two other seeds, of 0.02, "
+        "0.05, 0.1 and 0.2. Embeddings of the triplet losses are searched at unit length, as they are trained. The "
+        "labels of this world are eight numbers whose Euclidean distances an embedding can follow exactly, which suits "
+        "a loss that asks for proportional distances; labels that no embedding can follow were not tried."
     ),
 )
