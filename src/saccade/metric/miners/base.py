@@ -19,7 +19,7 @@ CELLS = 2**22
 
 
 class UnfitDistanceError(ValueError, AssertionError):
-    """A distance with which the formula does not hold. (Also an `AssertionError`, as code for the field expects.)"""
+    """A distance with which the formula does not hold; also an `AssertionError`, for code that expects that."""
 
 
 class BaseMiner(ModuleWithRecords):

@@ -72,9 +72,7 @@ class DistanceWeightedMiner(BaseMiner):
 
     def mine(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor) -> IndicesTuple:
         """Anchors, positives, negatives; by class, then by anchor."""
-        return random_triplets(
-            labels, ref_labels, weights=self.probabilities(embeddings, labels, ref_emb, ref_labels)
-        )
+        return random_triplets(labels, ref_labels, weights=self.probabilities(embeddings, labels, ref_emb, ref_labels))
 
 
 class UniformHistogramMiner(BaseMiner):
