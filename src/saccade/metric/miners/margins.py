@@ -197,10 +197,9 @@ class AngularMiner(BaseMiner):
         self.require_distance(LpDistance, p=2, power=1, normalize_embeddings=True)
         self.angle = math.radians(angle)
         self.add_to_recordable_attributes(name="angle")
-        names = ["average_angle", "average_angle_above_threshold", "average_angle_below_threshold"]
-        self.add_to_recordable_attributes(
-            list_of_names=[*names, "min_angle", "max_angle", "std_of_angle"], is_stat=True
-        )
+        averages = ["average_angle", "average_angle_above_threshold", "average_angle_below_threshold"]
+        extremes = ["min_angle", "max_angle", "std_of_angle"]
+        self.add_to_recordable_attributes(list_of_names=averages + extremes, is_stat=True)
 
     def mine(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor) -> IndicesTuple:
         """Anchors, positives, negatives; in this order."""

@@ -17,8 +17,8 @@ class DistanceWeightedMiner(BaseMiner):
     """Negatives drawn so that their distances are spread evenly (arXiv:1706.07567, section 4).
 
     Points that are uniform on the sphere of dimension d - 1 have pairwise distances with the density
-    q(D) ~ D^(d-2) (1 - D^2/4)^((d-3)/2); a negative is drawn with the weight 1 / q(D). Each anchor gets as many triplets
-    as its class has references, with random positives; an anchor without any negative to draw gives none.
+    q(D) ~ D^(d-2) (1 - D^2/4)^((d-3)/2); a negative is drawn with the weight 1 / q(D). Each anchor gets as many
+    triplets as its class has references, with random positives; an anchor without any negative to draw gives none.
 
     The logarithms of the weights are reduced by the largest of their row, so that no anchor is lost to underflow.
 
