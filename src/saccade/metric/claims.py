@@ -9,9 +9,9 @@ from torch.optim import Adam
 
 from saccade.claims import Arm, Axis, Beats, Budget, Cell, Claim, Data, Metric, Outcome
 from saccade.metric.datasets import SmallImages
+from saccade.metric.losses.proxies import ProxyNCALoss
 from saccade.metric.networks import SmallEmbedding
 from saccade.metric.proxy_anchor import ProxyAnchorLoss
-from saccade.metric.proxy_nca import ProxyNCALoss
 from saccade.metric.retrieval import map_at_r, recall_at_k
 from saccade.metric.task import MetricLearning
 from saccade.training import fit

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 COLLECT_STATS = False
-"""Whether modules note statistics where their `collect_stats` is `None`. They cost a synchronisation with the device."""
+"""Whether modules note statistics where their `collect_stats` is `None`. They make the CPU wait for the device."""
 
 
 class ModuleWithRecords(nn.Module):

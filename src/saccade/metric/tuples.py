@@ -264,11 +264,24 @@ def without_self_comparisons(
     return anchors[kept], positives[kept], indices_tuple[2], indices_tuple[3]
 
 
-def shifted(indices_tuple: IndicesTuple, by: int) -> IndicesTuple:
-    """Add `by` to positives and negatives: references that are appended to the batch are found after it."""
-    if len(indices_tuple) == 3:
-        return indices_tuple[0], indices_tuple[1] + by, indices_tuple[2] + by
-    return indices_tuple[0], indices_tuple[1] + by, indices_tuple[2], indices_tuple[3] + by
+def located(indices_tuple: IndicesTuple, rows: Tensor) -> IndicesTuple:
+    """Positives and negatives that number samples, as the rows where these stand among the references.
+
+    Args:
+        indices_tuple: Within a batch.
+        rows: The row of each sample.
+
+    Returns:
+        A tuple of the same kind; anchors are as they were.
+
+    Example:
+        >>> triplet = torch.tensor([0]), torch.tensor([1]), torch.tensor([2])
+        >>> [index.tolist() for index in located(triplet, torch.arange(5, 8))]
+        [[0], [6], [7]]
+    """
+    if _arity(indices_tuple) == 3:
+        return indices_tuple[0], rows[indices_tuple[1]], rows[indices_tuple[2]]
+    return indices_tuple[0], rows[indices_tuple[1]], indices_tuple[2], rows[indices_tuple[3]]
 
 
 def one_positive_per_class(labels: Shaped[Tensor, " b"]) -> tuple[Tensor, Tensor]:
