@@ -1,6 +1,6 @@
 """Miners: which pairs or triplets of a batch a loss should look at."""
 
-from saccade.metric.miners.base import BaseMiner, UnfitDistanceError
+from saccade.metric.miners.base import BaseMiner
 from saccade.metric.miners.batch import (
     BatchEasyHardMiner,
     BatchHardMiner,
@@ -21,6 +21,5 @@ __all__ = [
     "MultiSimilarityMiner",
     "PairMarginMiner",
     "TripletMarginMiner",
-    "UnfitDistanceError",
     "UniformHistogramMiner",
 ]

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from saccade.metric.distances import BaseDistance, LpDistance
-from saccade.metric.records import ModuleWithRecords
+from saccade.metric.composed import ModuleWithRecordsAndDistance
+from saccade.metric.distances import BaseDistance
 from saccade.metric.tuples import IndicesTuple
 
 CELLS = 2**22
 """Cells of a matrix of pairs times references that are looked at together (16 MB in float32)."""
 
 
-class UnfitDistanceError(ValueError, AssertionError):
-    """A distance with which the formula does not hold; also an `AssertionError`, for code that expects that."""
-
-
-class BaseMiner(ModuleWithRecords):
+class BaseMiner(ModuleWithRecordsAndDistance):
     """Chooses pairs or triplets of a batch; a subclass says which in `mine`.
 
     Args:
@@ -40,15 +35,10 @@ class BaseMiner(ModuleWithRecords):
     """
 
     def __init__(self, distance: BaseDistance | None = None, collect_stats: bool | None = None) -> None:
-        super().__init__(collect_stats)
-        self.distance = self.get_default_distance() if distance is None else distance
+        super().__init__(distance, collect_stats)
         self.add_to_recordable_attributes(
             list_of_names=["num_pos_pairs", "num_neg_pairs", "num_triplets"], is_stat=True
         )
-
-    def get_default_distance(self) -> BaseDistance:
-        """Euclidean, of normalised embeddings."""
-        return LpDistance(p=2)
 
     @abstractmethod
     def mine(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor) -> IndicesTuple:
@@ -115,18 +105,6 @@ class BaseMiner(ModuleWithRecords):
             mined = self.mine(embeddings, labels, ref_emb, ref_labels)
         self.output_assertion(mined)
         return mined
-
-    def require_distance(self, kind: type[BaseDistance], **attributes: Any) -> None:
-        """Raise unless the distance is of a kind and has these attributes.
-
-        Raises:
-            UnfitDistanceError: It is not.
-        """
-        wanted = f"{kind.__name__}({', '.join(f'{name}={value}' for name, value in attributes.items())})"
-        if not isinstance(self.distance, kind) or any(
-            getattr(self.distance, name) != value for name, value in attributes.items()
-        ):
-            raise UnfitDistanceError(f"{type(self).__name__} needs the distance {wanted}; {self.distance} came")
 
     def set_mean(self, **values: Tensor) -> None:
         """Note the means of vectors as attributes, where statistics are collected and there is something to average."""

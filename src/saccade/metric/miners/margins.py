@@ -184,7 +184,7 @@ class AngularMiner(BaseMiner):
             `min_angle`, `max_angle` and `std_of_angle`.
 
     Raises:
-        UnfitDistanceError: Another distance.
+        ValueError: Another distance.
 
     Example:
         >>> points = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])

@@ -28,7 +28,7 @@ class DistanceWeightedMiner(BaseMiner):
         **kwargs: `distance` (Euclidean, normalised), `collect_stats`.
 
     Raises:
-        UnfitDistanceError: Another distance.
+        ValueError: Another distance.
 
     Example:
         >>> points = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1], [-1.0, 0.0]])
