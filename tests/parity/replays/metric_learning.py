@@ -169,7 +169,9 @@ def utilities(fixture: Fixture) -> dict[str, Tensor]:
         "unique_pos_pairs": tuples.one_positive_per_class(labels),
     }
     standing = {"noself": "mem", "noself_wrap": "mem_wrap"}
-    text = fixture.config["what"]  # "noself: current batch occupies memory rows 2..8 of 10; noself_wrap: rows 6,7,... of 10"
+    text = fixture.config[
+        "what"
+    ]  # "noself: current batch occupies memory rows 2..8 of 10; noself_wrap: rows 6,7,... of 10"
     for name, memory in standing.items():
         said = text.split(f"{name}:")[1].split("rows ")[1].split(" of")[0]
         first, *others = said.split("..") if ".." in said else said.split(",")
@@ -302,6 +304,7 @@ SPECIAL: dict[str, Callable[..., dict[str, Tensor]]] = {
     "SubCenterArcFaceLoss": _sub_centers,
     "CrossBatchMemory": _memory,
 }
+
 
 def left_out(fixture: Fixture) -> dict[str, str]:
     """Entries in which the authors' code compares with the wrong samples of a reference set: see the errata."""
