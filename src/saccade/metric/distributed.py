@@ -66,6 +66,8 @@ class DistributedLossWrapper(nn.Module):
         loss: A metric loss, or a `CrossBatchMemory`.
         efficient: Each process compares its own samples with all, instead of all with all: less work, but the
             gradient does not flow through the references.
+        distinct_ref: Whether reference i is another sample than sample i where `efficient` meets a reference set.
+            The reference library leaves it out as a positive in any case, and so does `False`.
 
     Raises:
         TypeError: Another loss.
@@ -76,7 +78,7 @@ class DistributedLossWrapper(nn.Module):
         >>> loss = DistributedLossWrapper(ContrastiveLoss())
     """
 
-    def __init__(self, loss: nn.Module, efficient: bool = False) -> None:
+    def __init__(self, loss: nn.Module, efficient: bool = False, distinct_ref: bool = False) -> None:
         super().__init__()
         if not isinstance(loss, BaseMetricLossFunction | CrossBatchMemory):
             raise TypeError(f"loss is a {type(loss).__name__}; a metric loss or CrossBatchMemory is accepted")
@@ -84,6 +86,7 @@ class DistributedLossWrapper(nn.Module):
             raise ValueError("efficient is True; CrossBatchMemory does not support it")
         self.loss = loss
         self.efficient = efficient
+        self.distinct_ref = distinct_ref
 
     def forward(
         self,
@@ -126,7 +129,7 @@ class DistributedLossWrapper(nn.Module):
             return self.loss(all_emb, all_labels, indices_tuple, all_ref, all_ref_labels) * world
         if all_ref is not None:
             all_emb, all_labels = all_ref, all_ref_labels
-        elif indices_tuple is None and labels is not None:
+        if indices_tuple is None and labels is not None and not (self.distinct_ref and all_ref is not None):
             indices_tuple = _tuples_with_others(embeddings, labels, all_emb, all_labels, None)
         return self.loss(embeddings, labels, indices_tuple, all_emb, all_labels) * world
 
@@ -137,6 +140,7 @@ class DistributedMinerWrapper(nn.Module):
     Args:
         miner: Any.
         efficient: As for [`DistributedLossWrapper`][saccade.metric.distributed.DistributedLossWrapper].
+        distinct_ref: The same.
 
     Raises:
         TypeError: Not a miner.
@@ -146,12 +150,13 @@ class DistributedMinerWrapper(nn.Module):
         >>> miner = DistributedMinerWrapper(BatchHardMiner())
     """
 
-    def __init__(self, miner: nn.Module, efficient: bool = False) -> None:
+    def __init__(self, miner: nn.Module, efficient: bool = False, distinct_ref: bool = False) -> None:
         super().__init__()
         if not isinstance(miner, BaseMiner):
             raise TypeError(f"miner is a {type(miner).__name__}; a miner is accepted")
         self.miner = miner
         self.efficient = efficient
+        self.distinct_ref = distinct_ref
 
     def forward(
         self, emb: Tensor, labels: Tensor, ref_emb: Tensor | None = None, ref_labels: Tensor | None = None
@@ -176,6 +181,8 @@ class DistributedMinerWrapper(nn.Module):
         all_ref, all_ref_labels = own_first(ref_emb), own_first(ref_labels)
         if not self.efficient:
             return self.miner(all_emb, all_labels, all_ref, all_ref_labels)
-        if all_ref is not None and all_ref_labels is not None:
-            return self.miner(emb, labels, all_ref, all_ref_labels)
+        if all_ref is not None:
+            if self.distinct_ref:
+                return self.miner(emb, labels, all_ref, all_ref_labels)
+            all_emb, all_labels = all_ref, all_ref_labels
         return _tuples_with_others(emb, labels, all_emb, all_labels, self.miner)

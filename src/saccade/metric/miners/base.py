@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -128,7 +128,7 @@ def positive_pairs_in_chunks(same: Bool[Tensor, "b m"]) -> Iterator[tuple[Tensor
     yield from zip(anchors.split(size), positives.split(size), strict=True)
 
 
-def gather_triplets(parts: list[IndicesTuple], like: Tensor) -> IndicesTuple:
+def gather_triplets(parts: Sequence[IndicesTuple], like: Tensor) -> IndicesTuple:
     """Join chunks of triplets.
 
     Args:

@@ -89,6 +89,7 @@ class BatchEasyHardMiner(BaseMiner):
         if self.neg_strategy == self.SEMIHARD and positive is not None:
             negative = _extreme(distances, different & (distances > positive[0].unsqueeze(1)), farthest=False)
 
+        mined: IndicesTuple
         if positive is not None and negative is not None:
             anchors = (positive[2] & negative[2]).nonzero().squeeze(1)
             mined = anchors, positive[1][anchors], anchors, negative[1][anchors]
@@ -170,7 +171,8 @@ class HDCMiner(BaseMiner):
             raise ValueError(f"filter_percentage is {filter_percentage}; a share in (0, 1] is accepted")
         self.filter_percentage = filter_percentage
         self.add_to_recordable_attributes(name="filter_percentage")
-        self.reset_idx()
+        self.a1, self.p, self.a2, self.n = torch.empty(4, 0, dtype=torch.long)
+        self.was_set_externally = False
 
     def mine(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor) -> IndicesTuple:
         """Anchors, positives, anchors, negatives; ties are decided in favour of the first."""
@@ -214,7 +216,7 @@ class HDCMiner(BaseMiner):
 
     def reset_idx(self) -> None:
         """Look at all pairs again."""
-        self.a1 = self.p = self.a2 = self.n = torch.empty(0, dtype=torch.long)
+        self.a1, self.p, self.a2, self.n = torch.empty(4, 0, dtype=torch.long)
         self.was_set_externally = False
 
 

@@ -259,10 +259,9 @@ class BaseTester:
     ) -> None:
         """Add the mean over levels of each measure."""
         for metric in metrics:
-            values = [
-                accuracies[self.accuracies_keyname(metric, label_hierarchy_level=level)] for level in label_levels
-            ]
-            accuracies[self.accuracies_keyname(metric, average=True)] = sum(values) / len(values)
+            names = [self.accuracies_keyname(metric, label_hierarchy_level=level) for level in label_levels]
+            average = sum(accuracies[name] for name in names) / len(names)
+            accuracies[self.accuracies_keyname(metric, average=True)] = average
 
     def accuracies_keyname(self, metric: str, label_hierarchy_level: Level = 0, average: bool = False) -> str:
         """What a figure is called: "MEASURE_levelL" or "AVERAGE_MEASURE"."""

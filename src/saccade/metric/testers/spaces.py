@@ -59,7 +59,7 @@ class GlobalEmbeddingSpaceTester(BaseTester):
 
 
 class WithSameParentLabelTester(BaseTester):
-    """Compares each query with the references of the same parent label (one level higher); figures are means of parents.
+    """Compares each query with the references of its parent label, one level higher; figures are means over parents.
 
     Args:
         *args: As for [`BaseTester`][saccade.metric.testers.BaseTester].

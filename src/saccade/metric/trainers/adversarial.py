@@ -33,14 +33,14 @@ class DeepAdversarialMetricLearning(TrainWithClassifier):
 
     The generator takes (3 x features) of a random triplet to the features of a synthetic negative. Its losses:
     "g_adv_loss" (a triplet loss turned round), "g_hard_loss" (near the anchor) and "g_reg_loss" (near the real
-    negative), both mean squared errors of normalised features. The embedding gets "synth_loss" on the synthetic triplets.
+    negative), both mean squared errors of normalised features. The embedding gets "synth_loss" on synthetic triplets.
 
     Args:
         metric_alone_epochs: So long the embedding alone is trained.
         g_alone_epochs: Then so long the generator alone, then both.
         g_triplets_per_anchor: Random triplets a sample.
-        *args: As for [`TrainWithClassifier`][saccade.metric.trainers.TrainWithClassifier], with "generator" in `models`,
-            and "synth_loss" and "g_adv_loss" (a `TripletMarginLoss`) in `loss_funcs`.
+        *args: As for [`TrainWithClassifier`][saccade.metric.trainers.TrainWithClassifier], with "generator" in
+            `models`, and "synth_loss" and "g_adv_loss" (a `TripletMarginLoss`) in `loss_funcs`.
         **kwargs: The same.
 
     Raises:

@@ -93,7 +93,6 @@ class BaseTrainer:
         self.iterations_per_epoch = iterations_per_epoch
         self.data_device = default_device(data_device)
         self.dtype = dtype
-        self.loss_weights = loss_weights  # type: ignore[assignment]
         self.sampler = sampler
         self.collate_fn = collate_fn
         self.lr_schedulers = lr_schedulers
@@ -110,14 +109,14 @@ class BaseTrainer:
         self.loss_names = list(loss_funcs)
         self.epoch, self.iteration = 1, 0
         self.custom_setup()
+        self.loss_weights: dict[str, float] = (
+            dict.fromkeys(self.loss_names, 1) if loss_weights is None else loss_weights
+        )
         self.verify_dict_keys()
         self.models.setdefault("embedder", nn.Identity())
         self.label_mapper = LabelMapper(set_min_label_to_zero, dataset_labels)
         self.loss_tracker = LossTracker(self.loss_names)
         self.losses = self.loss_tracker.losses
-        self.loss_weights: dict[str, float] = (
-            dict.fromkeys(self.loss_names, 1) if self.loss_weights is None else self.loss_weights
-        )
         self.lr_schedulers = {} if self.lr_schedulers is None else self.lr_schedulers
 
     # What a subclass may say
@@ -242,8 +241,10 @@ class BaseTrainer:
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
-        for holder in (*self.models.values(), *self.optimizers.values()):
-            holder.zero_grad()
+        for model in self.models.values():
+            model.zero_grad()
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
 
     def backward(self) -> None:
         """Gradients of the total."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from saccade.metric.trainers.base import BaseTrainer
-from saccade.metric.tuples import all_triplets, shifted
+from saccade.metric.tuples import all_triplets, located
 
 
 class MetricLossOnly(BaseTrainer):
@@ -103,9 +103,10 @@ class TwoStreamMetricLoss(BaseTrainer):
     def maybe_get_metric_loss(self, embeddings: tuple[Tensor, Tensor], labels: Tensor, indices_tuple: Any) -> Any:
         """The metric loss; 0 where its weight is."""
         if self.loss_weights.get("metric_loss", 0) > 0:
-            return self.loss_funcs["metric_loss"](
-                torch.cat(embeddings), torch.cat([labels, labels]), shifted(indices_tuple, len(embeddings[0]))
-            )
+            joined = torch.cat(embeddings)
+            second = torch.arange(len(embeddings[0]), len(joined), device=joined.device)
+            tuples = located(indices_tuple, second)
+            return self.loss_funcs["metric_loss"](joined, torch.cat([labels, labels]), tuples)
         return 0
 
     def maybe_mine_embeddings(self, embeddings: tuple[Tensor, Tensor], labels: Tensor) -> Any:
