@@ -245,7 +245,7 @@ class HookContainer:
     def get_accuracy_history(
         self, tester: Any, split_name: str, return_all_metrics: bool = False, metrics: Sequence[str] = ()
     ) -> dict[str, list[Any]]:
-        """Recorded accuracies of a split: "epoch" and names to values; of the primary metric unless others are named."""
+        """Recorded accuracies of a split, "epoch" and names to values: the primary metric unless others are named."""
         history = self._columns(self.record_group_name(tester, split_name))
         if return_all_metrics or not history:
             return history

@@ -61,8 +61,8 @@ class MatchFinder:
         Returns:
             A boolean array (b, m), or a list of (query, reference).
         """
-        matches = self._near(self.distance(query_emb, query_emb if ref_emb is None else ref_emb), threshold)
-        matches = matches.cpu().numpy()
+        distances = self.distance(query_emb, query_emb if ref_emb is None else ref_emb)
+        matches = self._near(distances, threshold).cpu().numpy()
         return list(zip(*np.where(matches), strict=True)) if return_tuples else matches
 
     @torch.no_grad()

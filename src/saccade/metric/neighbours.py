@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,7 @@ from torch import Tensor
 from saccade.metric.distances import BaseDistance
 from saccade.metric.ordering import smallest_of_rows
 
-try:
-    import faiss
-except ModuleNotFoundError:  # the extra `search`
-    faiss = None
+faiss: Any = importlib.import_module("faiss") if importlib.util.find_spec("faiss") else None  # the extra `search`
 
 CELLS = 2**24
 """Distances held at a time (64 MB in float32)."""

@@ -106,7 +106,8 @@ class RecordKeeper:
                     marks = ", ".join("?" * len(row))
                     updates = ", ".join(f'"{name}" = excluded."{name}"' for name in row)
                     self._database.execute(
-                        f'INSERT INTO "{table}" (id, {names}) VALUES (?, {marks}) ON CONFLICT (id) DO UPDATE SET {updates}',
+                        f'INSERT INTO "{table}" (id, {names}) VALUES (?, {marks})'
+                        f" ON CONFLICT (id) DO UPDATE SET {updates}",
                         (step, *row.values()),
                     )
         for table in self._pending:
