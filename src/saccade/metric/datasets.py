@@ -144,7 +144,7 @@ def in_shop(root: Path, train: bool) -> list[Record]:
 
 
 def inaturalist_2018(root: Path, train: bool) -> list[Record]:
-    """iNaturalist 2018, the retrieval split of Smooth-AP (arXiv:2007.12163): 5,690 classes train, 2,452 test.
+    """The retrieval split of iNaturalist 2018, by Smooth-AP (arXiv:2007.12163): 5,690 classes train, 2,452 test.
 
     `train2018.json`, `val2018.json` and `train_val2018/` of the challenge, and
     `Inat_dataset_splits/Inaturalist_{train,test}_set1.txt` with one image path a line.

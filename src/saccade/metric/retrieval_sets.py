@@ -65,7 +65,7 @@ class BaseDataset(Dataset[tuple[Any, Any]]):
     def generate_split(self) -> None:
         """Read the lists."""
         first = self.first_label
-        for part in ("train", "test"):
+        for part in ("train",) if self.split == "train" else ("train", "test"):
             records = self.records(Path(self.root), part == "train")
             if part in self.split.split("+"):
                 self.paths += [str(record.path) for record in records]

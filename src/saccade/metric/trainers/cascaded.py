@@ -12,7 +12,7 @@ from saccade.metric.trainers.base import BaseTrainer
 
 
 class CascadedEmbeddings(BaseTrainer):
-    """Trains each part of the embedding by itself: "metric_loss_i", "tuple_miner_i", "classifier_i", "classifier_loss_i".
+    """Each part of the embedding has "metric_loss_i", "tuple_miner_i", "classifier_i" and "classifier_loss_i".
 
     An [`HDCMiner`][saccade.metric.miners.HDCMiner] looks only at the pairs that the part before was trained on.
 
