@@ -26,7 +26,10 @@ STRATEGIES = [
     if {pos, neg} not in ({"semihard"}, {"semihard", "all"})
 ]
 CASES: list[tuple[str, dict[str, Any]]] = [
-    *[("TripletMarginMiner", {"margin": 0.3, "type_of_triplets": kind}) for kind in ("all", "hard", "semihard", "easy")],
+    *[
+        ("TripletMarginMiner", {"margin": 0.3, "type_of_triplets": kind})
+        for kind in ("all", "hard", "semihard", "easy")
+    ],
     ("TripletMarginMiner", {"margin": 0.1, "distance": "CosineSimilarity"}),
     ("PairMarginMiner", {"pos_margin": 0.4, "neg_margin": 1.2}),
     ("PairMarginMiner", {"pos_margin": 0.8, "neg_margin": 0.1, "distance": "CosineSimilarity"}),
@@ -211,7 +214,7 @@ def test_negatives_are_drawn_as_the_weights_say() -> None:
     wanted = miner.probabilities(x, y)
     counts = torch.zeros(8, 8)
     for _ in range(2000):
-        anchors, positives, negatives = miner(x, y)
+        anchors, _, negatives = miner(x, y)
         counts.index_put_((anchors, negatives), torch.ones(len(anchors)), accumulate=True)
     torch.testing.assert_close(counts / counts.sum(dim=1, keepdim=True).clamp(min=1), wanted.float(), atol=0.03, rtol=0)
 
@@ -279,8 +282,8 @@ def test_a_miner_of_ones_own_needs_mine_alone() -> None:
         (lambda: miners.PairMarginMiner()(torch.eye(3), torch.zeros(3, 1)), ValueError, "one for each of the 3"),
         (lambda: miners.PairMarginMiner()(torch.zeros(3, 4, 5), torch.zeros(3)), ValueError, "number, size"),
         (lambda: miners.PairMarginMiner()(torch.eye(3), torch.zeros(3), torch.eye(3)[:2]), ValueError, "without ref_l"),
-        (lambda: miners.PairMarginMiner()(torch.eye(3), torch.zeros(3), None, torch.ones(3)), ValueError, "without ref_e"),
-        (lambda: miners.EmbeddingsAlreadyPackagedAsTriplets()(torch.eye(4), torch.arange(4)), ValueError, "multiple of 3"),
+        (lambda: miners.PairMarginMiner()(torch.eye(3), torch.zeros(3), None, torch.ones(3)), ValueError, "ref_emb"),
+        (lambda: miners.EmbeddingsAlreadyPackagedAsTriplets()(torch.eye(4), torch.arange(4)), ValueError, "of 3"),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("unchecked")

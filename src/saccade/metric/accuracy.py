@@ -21,16 +21,37 @@ from saccade.metric.measures import (
     Ranks,
     get_label_match_counts,
     get_lone_query_labels,
+    get_relevance_mask,
     get_unique_labels,
     label_numbers,
     matches,
     maybe_get_avg_of_avgs,
+    mean_average_precision,
+    mean_reciprocal_rank,
     nan_accuracy,
+    precision_at_k,
+    r_precision,
     relevant_counts,
     try_getting_not_lone_labels,
 )
 from saccade.metric.neighbours import CELLS, CustomKNN, FaissKMeans, FaissKNN, FlatL2, default_device, squared_distances
 from saccade.metric.ordering import smallest_of_rows
+
+__all__ = [
+    "EQUALITY",
+    "AccuracyCalculator",
+    "get_label_match_counts",
+    "get_lone_query_labels",
+    "get_relevance_mask",
+    "get_unique_labels",
+    "maybe_get_avg_of_avgs",
+    "mean_average_precision",
+    "mean_reciprocal_rank",
+    "nan_accuracy",
+    "precision_at_k",
+    "r_precision",
+    "try_getting_not_lone_labels",
+]
 
 LOGGER = logging.getLogger("saccade")
 

@@ -145,7 +145,7 @@ def precision_at_k(
         In [0, 1].
     """
     hits = matches(label_comparison_fn, gt_labels, knn_labels[:, :k])
-    return maybe_get_avg_of_avgs(hits.sum(dim=1) / k, gt_labels, avg_of_avgs, return_per_class)
+    return maybe_get_avg_of_avgs(hits.sum(dim=1).double() / k, gt_labels, avg_of_avgs, return_per_class)
 
 
 def r_precision(
@@ -228,7 +228,7 @@ class Ranks:
 
     def reciprocal_rank(self) -> Tensor:
         """One over the rank of the first match, (b,)."""
-        return self._sum((self.ordinal == 1) / self.rank)
+        return self._sum((self.ordinal == 1) / self.rank.double())
 
     def r_precision(self, relevant: Tensor) -> Tensor:
         """The share of the first R ranks that match, (b,)."""
@@ -236,7 +236,7 @@ class Ranks:
 
     def average_precision(self, relevant: Tensor, at_r: bool) -> Tensor:
         """Precisions at matches, over R, (b,)."""
-        precision = self.ordinal / self.rank
+        precision = self.ordinal / self.rank.double()
         return self._sum(precision * (self.rank <= relevant[self.row]) if at_r else precision) / relevant
 
     def scores(self, name: str, relevant: Tensor) -> Tensor:
