@@ -115,6 +115,7 @@ def test_the_helpers_agree_with_the_reference_library() -> None:
             ),
         ):
             assert all(torch.equal(one, two) for one, two in zip(ours, other, strict=True))
+    y = y % 7  # no lone label: in the reference library its NaN spreads over all classes
     counts = measures.get_label_match_counts(y, z, accuracy.EQUALITY)
     neighbours_labels = z[torch.randint(40, (30, 8))]
     options = {"avg_of_avgs": False, "return_per_class": True}
