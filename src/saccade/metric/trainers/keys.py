@@ -16,7 +16,7 @@ class KeyChecker:
     """What keys one dictionary may have.
 
     Args:
-        keys: Regular expressions, of which each key has to match one from its start; or a function that gives them from
+        keys: Regular expressions, of which each key has to match one as a whole; or a function that gives them from
             the schema, once that is complete.
         warn_empty: Whether an empty dictionary is warned of.
         important: Keys whose absence is warned of; all that are not essential where `None`.
@@ -48,12 +48,12 @@ class KeyChecker:
                 return
         keys = self.keys(schema) if callable(self.keys) else self.keys
         for key in given or {}:
-            if not any(re.match(pattern, key) for pattern in keys):
+            if not any(re.fullmatch(pattern, key) for pattern in keys):
                 raise ArgumentError(f"{name} has the key {key!r}; {', '.join(keys)} are accepted")
         for pattern in self.essential:
-            if not any(re.match(pattern, key) for key in given or {}):
+            if not any(re.fullmatch(pattern, key) for key in given or {}):
                 raise ArgumentError(f"{name} lacks the key {pattern!r}; it has {', '.join(given or {}) or 'none'}")
         important = [key for key in keys if key not in self.essential] if self.important is None else self.important
         for pattern in important:
-            if not any(re.match(pattern, key) for key in given or {}):
+            if not any(re.fullmatch(pattern, key) for key in given or {}):
                 LOGGER.warning("%s lacks %r", name, pattern)
