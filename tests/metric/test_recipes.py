@@ -9,7 +9,7 @@ from saccade.cli import main
 from saccade.metric.datasets import LAYOUTS, RetrievalImages
 from saccade.training.recipes import recipes
 
-METRIC = [name for name in recipes() if name.startswith("metric/")]
+METRIC = [name for name in recipes() if name.startswith("metric/proxy-anchor-")]
 
 
 def picture(path: Path, number: int) -> None:

@@ -257,6 +257,7 @@ class SmallImages(DataModule):
         root: The data root, for Omniglot.
         batch_size: Samples a step.
         seed: Of the split, the order and nothing else.
+        samples_per_class: A batch holds so many of each of its classes; 0: batches are drawn at random.
     """
 
     def __init__(
@@ -265,8 +266,10 @@ class SmallImages(DataModule):
         root: str | None = None,
         batch_size: int = 64,
         seed: int = 0,
+        samples_per_class: int = 0,
     ) -> None:
         super().__init__(batch_size, 0, seed)
+        self.samples_per_class = samples_per_class
         if name == "digits":
             digits, order = load_digits(), torch.randperm(10, generator=torch.Generator().manual_seed(seed)).tolist()
             self.train_images, self.val_images = (in_orientations(digits.of(part)) for part in (order[:5], order[5:]))
@@ -275,6 +278,10 @@ class SmallImages(DataModule):
             unseen = ("Japanese_(katakana)", "Sanskrit", "Tagalog")
             self.train_images = load_omniglot(place, "small1")
             self.val_images = load_omniglot(place, "small2", alphabets=unseen)
+        # from a person's own picture: bright ink on a dark ground, grey
+        side = self.train_images.images.shape[-1]
+        end = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
+        self.test_transform = v2.Compose([v2.Grayscale(), v2.Resize((side, side)), *end])
 
     @property
     def num_classes(self) -> int:
@@ -288,6 +295,12 @@ class SmallImages(DataModule):
     def val_set(self) -> TensorDataset:
         """Unseen classes."""
         return _tensors(self.val_images)
+
+    def train_order(self, dataset: Dataset[Any], generator: torch.Generator) -> Tensor:
+        """Random, or balanced over classes."""
+        if not self.samples_per_class:
+            return super().train_order(dataset, generator)
+        return balanced_order(self.train_images.labels, self.samples_per_class, generator)
 
 
 def in_orientations(images: LabelledImages) -> LabelledImages:

@@ -77,7 +77,11 @@ class BaseDistance(ModuleWithRecords):
                 ):
                     setattr(self, f"{when}_avg_query_norm", self.get_norm(q).mean().item())
                     setattr(self, f"{when}_avg_ref_norm", self.get_norm(r).mean().item())
-        mat = self.compute_mat(query, ref)
+        return self.compute_powered(query, ref)
+
+    def compute_powered(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
+        """The matrix."""
+        mat = self.compute_mat(query_emb, ref_emb)
         return mat if self.power == 1 else mat**self.power
 
     @abstractmethod
@@ -140,6 +144,14 @@ class LpDistance(BaseDistance):
         if query_emb.dtype in (torch.float16, torch.bfloat16):
             return torch.cdist(query_emb.float(), ref_emb.float(), p=self.p).to(query_emb.dtype)
         return torch.cdist(query_emb, ref_emb.to(query_emb.dtype), p=self.p)
+
+    def compute_powered(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
+        """The matrix; squared Euclidean distances take no root, which would have to be differentiated."""
+        if self.p != 2 or self.power != 2 or query_emb.dtype in (torch.float16, torch.bfloat16):
+            return super().compute_powered(query_emb, ref_emb)
+        squares = ref_emb.square().sum(dim=1)
+        product = torch.addmm(squares, query_emb, ref_emb.to(query_emb.dtype).T, alpha=-2)
+        return (product + query_emb.square().sum(dim=1, keepdim=True)).clamp(min=0)
 
     def pairwise_distance(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
         """(b,), with torch's 1e-6 added to each difference."""
@@ -208,7 +220,8 @@ class SNRDistance(BaseDistance):
         """(b, m): the variance of a difference is the squared distance of the centred vectors over d - 1."""
         query = query_emb - query_emb.mean(dim=1, keepdim=True)
         ref = query if ref_emb is query_emb else ref_emb - ref_emb.mean(dim=1, keepdim=True)
-        return torch.cdist(query, ref).square() / query.square().sum(dim=1, keepdim=True)
+        signal = query.square().sum(dim=1, keepdim=True).clamp(min=torch.finfo(query.dtype).tiny)
+        return torch.cdist(query, ref).square() / signal
 
     def pairwise_distance(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
         """(b,)."""

@@ -38,6 +38,7 @@ class MetricLearning(Task):
     Args:
         model: Images to embeddings (b, d).
         loss: Embeddings and labels to a scalar. Its parameters, such as proxies, are trained along.
+        miner: Chooses the pairs or triplets that the loss looks at; all of the batch where `None`.
         ks: The values of K.
         loss_lr_mult: Factor of the learning rate of the loss's parameters (Proxy Anchor: 100).
         warmup_epochs: For so many epochs only the loss's parameters and those of the model's `head` are trained.
@@ -52,6 +53,7 @@ class MetricLearning(Task):
         self,
         model: nn.Module,
         loss: nn.Module,
+        miner: nn.Module | None = None,
         ks: Sequence[int] = (1, 2, 4, 8),
         loss_lr_mult: float = 1.0,
         warmup_epochs: int = 0,
@@ -66,6 +68,7 @@ class MetricLearning(Task):
             raise ValueError(f"warmup_epochs trains the model's head alone, and {type(model).__name__} has no head")
         self.model = model
         self.loss = loss
+        self.miner = miner
         self.ks = list(ks)
         self.loss_lr_mult = loss_lr_mult
         self.warmup_epochs = warmup_epochs
@@ -94,7 +97,8 @@ class MetricLearning(Task):
             embeddings = torch.cat(all_gather(embeddings))
             joined: Any = self.all_gather(labels)
             labels = joined.flatten(0, 1)
-        loss = self.finite(self.loss(embeddings, labels))
+        chosen = () if self.miner is None else (self.miner(embeddings, labels),)
+        loss = self.finite(self.loss(embeddings, labels, *chosen))
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

@@ -116,6 +116,18 @@ class CrossBatchMemory(LossWrapper):
         self.has_been_filled = False
         self.queue_idx = 0
 
+    def get_extra_state(self) -> Tensor:
+        """Where the next batch goes, and whether the memory is full: a saved run goes on as it would have."""
+        return torch.tensor([self.queue_idx, int(self.has_been_filled)])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """As it was saved."""
+        self.queue_idx, self.has_been_filled = int(state[0]), bool(state[1])
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())  # the reference library saves none
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def forward(
         self,
         embeddings: Float[Tensor, "b d"],

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from saccade.metric.distances import BaseDistance, CosineSimilarity, DotProductSimilarity, LpDistance, SNRDistance
 from saccade.metric.loss_terms import MaskedMatrix, nothing, terms
 from saccade.metric.losses.base import BaseMetricLossFunction
-from saccade.metric.losses.sums import CELLS, grouped_logsumexp, masked_logsumexp
+from saccade.metric.losses.sums import CELLS, grouped_logsumexp, in_chunks, masked_logsumexp
 from saccade.metric.reducers import AvgNonZeroReducer, BaseReducer, LossDict
 from saccade.metric.tuples import IndicesTuple, matches_and_differences, one_positive_per_class, to_pairs
 
@@ -356,8 +355,7 @@ class AngularLoss(BaseMetricLossFunction):
             return F.softplus(masked_logsumexp(seen, of_class.unsqueeze(1) != ref_labels))
 
         rows = max(1, CELLS // len(references))
-        parts = zip(a.split(rows), p.split(rows), labels[anchors].split(rows), strict=True)
-        losses = torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in parts])
+        losses = in_chunks(chunk, rows, a, p, labels[anchors])
         if self.collect_stats:
             with torch.no_grad():
                 self.average_angle = self._average_angle(a, p, references, labels[anchors].unsqueeze(1) != ref_labels)

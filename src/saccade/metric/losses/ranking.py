@@ -6,13 +6,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from saccade.metric.distances import BaseDistance, CosineSimilarity, LpDistance
 from saccade.metric.inputs import ArgumentError
 from saccade.metric.loss_terms import terms
 from saccade.metric.losses.base import BaseMetricLossFunction, elements, miner_weights
-from saccade.metric.losses.sums import CELLS, AllTriplets
+from saccade.metric.losses.sums import CELLS, AllTriplets, in_chunks
 from saccade.metric.reducers import LossDict
 from saccade.metric.tuples import IndicesTuple, matches_and_differences, to_triplets
 
@@ -264,8 +263,7 @@ class SmoothAPLoss(BaseMetricLossFunction):
             return (among / ranks).mean(dim=1)
 
         rows = max(1, CELLS // max(members.shape[1] * len(labels), 1))
-        parts = zip(mat.split(rows), members.split(rows), strict=True)
-        precision = torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in parts])
+        precision = in_chunks(chunk, rows, mat, members)
         return {"ap_loss": elements((1 - precision) * miner_weights(indices_tuple, embeddings))}
 
     def _sub_loss_names(self) -> list[str]:

@@ -13,7 +13,7 @@ from saccade.metric.distances import BaseDistance, CosineSimilarity, LpDistance
 from saccade.metric.inputs import ArgumentError
 from saccade.metric.loss_terms import terms
 from saccade.metric.losses.base import BaseMetricLossFunction, elements, miner_weights
-from saccade.metric.losses.sums import masked_logsumexp
+from saccade.metric.losses.sums import grouped_logsumexp, masked_logsumexp
 from saccade.metric.reducers import AvgNonZeroReducer, BaseReducer, LossDict
 from saccade.metric.tuples import IndicesTuple, masks_of, matches_and_differences
 
@@ -149,7 +149,7 @@ class SupConLoss(_RowLoss):
 class GeneralizedLiftedStructureLoss(_RowLoss):
     r"""Generalised lifted structure loss (arXiv:1703.07737, eq. 4), over all positives and negatives of a row.
 
-    $[\log \sum_p e^{d_p - m_p} + \log \sum_n e^{m_n - d_n}]_+$; 0 where a row lacks one kind.
+    $[\log \sum_p e^{d_p - m_p} + \log \sum_n e^{m_n - d_n}]_+$; a sum over nothing is left out.
 
     Args:
         neg_margin: Negatives are to be farther.
@@ -170,8 +170,9 @@ class GeneralizedLiftedStructureLoss(_RowLoss):
     def of_rows(self, mat: Tensor, same: Tensor, different: Tensor) -> LossDict:  # noqa: D102
         pulled = masked_logsumexp(self.distance.margin(mat, self.pos_margin), same)
         pushed = masked_logsumexp(self.distance.margin(self.neg_margin, mat), different)
-        both = same.any(dim=1) & different.any(dim=1)
-        return {"loss": elements((pulled + pushed).masked_fill(~both, 0).relu())}
+        pulled = pulled.masked_fill(~same.any(dim=1), 0)
+        pushed = pushed.masked_fill(~different.any(dim=1), 0)
+        return {"loss": elements((pulled + pushed).relu())}
 
 
 class NCALoss(BaseMetricLossFunction):
@@ -215,11 +216,12 @@ class NCALoss(BaseMetricLossFunction):
         alone = query is reference
         same = query_labels.unsqueeze(1) == reference_labels
         if alone:
-            own = torch.eye(len(query), dtype=torch.bool, device=query.device)
-            logits, same = logits.masked_fill(own, torch.finfo(logits.dtype).min), same & ~own
-        losses = logits.logsumexp(dim=1) - masked_logsumexp(logits, same)
-        losses = losses * miner_weights(indices_tuple, query, using_ref=not alone)
+            logits.fill_diagonal_(torch.finfo(logits.dtype).min)
+            same.fill_diagonal_(False)
+        rows, columns = torch.where(same)
         found = same.any(dim=1)
+        losses = -grouped_logsumexp(logits.log_softmax(dim=1)[rows, columns], rows, len(query))
+        losses = losses * miner_weights(indices_tuple, query, using_ref=not alone)
         return {"loss": terms(losses[found], torch.where(found)[0], "element")}
 
 

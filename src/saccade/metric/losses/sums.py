@@ -33,7 +33,21 @@ def masked_logsumexp(x: Float[Tensor, "b m"], mask: Bool[Tensor, "b m"], dim: in
         >>> masked_logsumexp(torch.tensor([[0.0, 0.0, 9.0]]), torch.tensor([[True, True, False]]))
         tensor([0.6931])
     """
-    return x.masked_fill(~mask, torch.finfo(x.dtype).min).logsumexp(dim=dim)
+    return logsumexp(x.masked_fill(~mask, torch.finfo(x.dtype).min), dim)
+
+
+def logsumexp(x: Tensor, dim: int = 1) -> Tensor:
+    """Log Σ exp(x) along a dimension, through the fused log-softmax: many times as fast where most terms underflow.
+
+    Args:
+        x: Finite values.
+        dim: What is summed over.
+
+    Returns:
+        Without that dimension.
+    """
+    highest, where = x.max(dim=dim, keepdim=True)
+    return (highest - x.log_softmax(dim=dim).gather(dim, where)).squeeze(dim)
 
 
 def grouped_logsumexp(x: Float[Tensor, " n"], groups: Int[Tensor, " n"], size: int) -> Float[Tensor, " b"]:
@@ -55,6 +69,23 @@ def grouped_logsumexp(x: Float[Tensor, " n"], groups: Int[Tensor, " n"], size: i
     highest = x.new_full((size,), lowest).scatter_reduce(0, groups, x.detach(), "amax")
     total = x.new_zeros(size).index_add(0, groups, (x - highest[groups]).exp())
     return torch.where(total > 0, torch.where(total > 0, total, 1).log() + highest, lowest)
+
+
+def in_chunks(function: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
+    """A function of rows, computed chunk by chunk; with more than one, anew in the backward pass.
+
+    Args:
+        function: Of chunks of the tensors; gives one value a row.
+        rows: How many a chunk.
+        *tensors: As many rows each.
+
+    Returns:
+        The values of all rows.
+    """
+    chunks = list(zip(*(tensor.split(rows) for tensor in tensors), strict=True))
+    if len(chunks) == 1 or not torch.is_grad_enabled():
+        return torch.cat([function(*chunk) for chunk in chunks])
+    return torch.cat([checkpoint(function, *chunk, use_reentrant=False) for chunk in chunks])
 
 
 class AllTriplets:
@@ -98,6 +129,7 @@ class AllTriplets:
             What the function returns.
         """
         rows = max(1, CELLS // max(self.most * self.mat.shape[1], 1))
+        again = torch.is_grad_enabled() and rows < len(self.mat)
 
         def chunk(mat: Tensor, positives: Tensor, filled: Tensor, different: Tensor) -> Any:
             triplets = filled.unsqueeze(2) & different.unsqueeze(1)
@@ -106,7 +138,7 @@ class AllTriplets:
 
         whole = (self.mat, self.positives, self.filled, self.different)
         for parts in zip(*(tensor.split(rows) for tensor in whole), strict=True):
-            yield checkpoint(chunk, *parts, use_reentrant=False) if torch.is_grad_enabled() else chunk(*parts)
+            yield checkpoint(chunk, *parts, use_reentrant=False) if again else chunk(*parts)
 
 
 class HingeTriplets(LossTerms):
