@@ -203,7 +203,9 @@ def test_the_losses_of_the_generator_are_those_of_the_reference_library(monkeypa
     labels = torch.arange(12) % 3
     fixed = tuple(torch.tensor(i) for i in ([0, 1, 2, 3], [3, 4, 5, 6], [1, 2, 0, 4]))
     monkeypatch.setattr(module, "random_triplets", lambda labels, t_per_anchor: fixed)
-    monkeypatch.setattr("pytorch_metric_learning.utils.loss_and_miner_utils.convert_to_triplets", lambda *a, **k: fixed)
+    monkeypatch.setattr(
+        "pytorch_metric_learning.utils.loss_and_miner_utils.get_random_triplet_indices", lambda *a, **k: fixed
+    )
     found = []
     for home in HOMES:
         models = Adversarial.models()
@@ -310,7 +312,10 @@ def make(name: str = "MetricLossOnly", **changed: Any) -> Any:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: make(models={"trunks": nn.Linear(6, 2), "trunk": nn.Linear(1, 1), "head": nn.ReLU()}), "'trunks'"),
+        (
+            lambda: make(models={"trunks": nn.Linear(6, 2), "trunk": nn.Linear(1, 1), "head": nn.Linear(1, 1)}),
+            "'trunks'",
+        ),
         (lambda: make(models={"embedder": nn.Linear(6, 2)}), "models lacks the key 'trunk'"),
         (lambda: make(loss_funcs={"loss": losses.TripletMarginLoss()}), "loss_funcs has the key 'loss'; metric_loss"),
         (lambda: make(mining_funcs={"miner": miners.HDCMiner()}), "mining_funcs has the key 'miner'"),

@@ -1,8 +1,9 @@
 """Losses and miners over the batches of all processes.
 
-Embeddings and labels of the other processes are gathered without gradient, and each process puts its own first. The
-result is multiplied by the number of processes, since `DistributedDataParallel` averages gradients: together the
-processes then follow the gradient of one process with the joined batch.
+Embeddings and labels of the other processes are gathered without gradient, and each process puts its own first (into a
+memory they go in the order of ranks). The result is multiplied by the number of processes, since
+`DistributedDataParallel` averages gradients: together the processes then follow the gradient of one process with the
+joined batch.
 """
 
 from __future__ import annotations
@@ -24,31 +25,32 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def gather_from_others(x: Tensor) -> Tensor:
-    """The rows of all other processes, in the order of ranks, without gradient; their numbers may differ.
+def gathered(x: Tensor) -> list[Tensor]:
+    """The rows of each process, in the order of ranks; their numbers may differ.
 
     Args:
         x: This process's rows.
 
     Returns:
-        A tensor of the same kind.
+        One tensor a process: `x` itself for this one, the others without gradient.
     """
-    x = x.detach().contiguous()
-    rank, world = dist.get_rank(), dist.get_world_size()
+    own, rank, world = x.detach().contiguous(), dist.get_rank(), dist.get_world_size()
     sizes = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world)]
     dist.all_gather(sizes, torch.tensor([len(x)], device=x.device))
     lengths = [int(size) for size in sizes]
-    padded = x.new_zeros(max(lengths), *x.shape[1:])
-    padded[: len(x)] = x
-    gathered = [torch.empty_like(padded) for _ in range(world)]
-    dist.all_gather(gathered, padded)
-    others = [part[:length] for at, (part, length) in enumerate(zip(gathered, lengths, strict=True)) if at != rank]
-    return torch.cat(others)
+    padded = own.new_zeros(max(lengths), *x.shape[1:])
+    padded[: len(x)] = own
+    parts = [torch.empty_like(padded) for _ in range(world)]
+    dist.all_gather(parts, padded)
+    return [x if at == rank else part[:length] for at, (part, length) in enumerate(zip(parts, lengths, strict=True))]
 
 
 def own_first(x: Tensor | None) -> Any:
-    """This process's rows, with their gradient, then those of all others."""
-    return None if x is None else torch.cat([x, gather_from_others(x)])
+    """This process's rows, with their gradient, then those of all others; `None` for `None`."""
+    if x is None:
+        return None
+    parts = gathered(x)
+    return torch.cat([parts.pop(dist.get_rank()), *parts])
 
 
 def _tuples_with_others(
@@ -121,9 +123,9 @@ class DistributedLossWrapper(nn.Module):
         if world == 1:
             more = (enqueue_mask,) if memory else (ref_emb, ref_labels)
             return self.loss(embeddings, labels, indices_tuple, *more)
-        all_emb, all_labels = own_first(embeddings), own_first(labels)
         if memory:
-            return self.loss(all_emb, all_labels, indices_tuple, own_first(enqueue_mask)) * world
+            return self._with_memory(embeddings, labels, indices_tuple, enqueue_mask) * world
+        all_emb, all_labels = own_first(embeddings), own_first(labels)
         all_ref, all_ref_labels = own_first(ref_emb), own_first(ref_labels)
         if not self.efficient:
             return self.loss(all_emb, all_labels, indices_tuple, all_ref, all_ref_labels) * world
@@ -132,6 +134,18 @@ class DistributedLossWrapper(nn.Module):
         if indices_tuple is None and labels is not None and not (self.distinct_ref and all_ref is not None):
             indices_tuple = _tuples_with_others(embeddings, labels, all_emb, all_labels, None)
         return self.loss(embeddings, labels, indices_tuple, all_emb, all_labels) * world
+
+    def _with_memory(
+        self, embeddings: Tensor, labels: Tensor | None, indices_tuple: Any, enqueue_mask: Tensor | None
+    ) -> Any:
+        """In the order of ranks, so that all processes hold, and forget, the same."""
+        parts = gathered(embeddings)
+        if indices_tuple is not None:
+            numbers = list(torch.arange(sum(map(len, parts)), device=embeddings.device).split([*map(len, parts)]))
+            places = torch.cat([numbers.pop(dist.get_rank()), *numbers])
+            indices_tuple = tuple(places[index] for index in indices_tuple)
+        more = [None if x is None else torch.cat(gathered(x)) for x in (labels, enqueue_mask)]
+        return self.loss(torch.cat(parts), more[0], indices_tuple, more[1])
 
 
 class DistributedMinerWrapper(nn.Module):

@@ -119,7 +119,7 @@ LOG_RATIO = Claim(
     data={"stick-figures": Data("procedural stick figures of 32 x 32 pixels: 1,200 train, 100 query 600 others")},
     budgets={
         "smoke": Budget(1, {"train": 80, "test": 60, "queries": 10, "steps": 4}),
-        "small": Budget(8, {"train": 1200, "test": 700, "queries": 100, "steps": 350}),
+        "small": Budget(5, {"train": 1200, "test": 700, "queries": 100, "steps": 350}),
         "full": Budget(10, {"train": 12000, "test": 4000, "queries": 1000, "steps": 6000}),
     },
     run=run_log_ratio,

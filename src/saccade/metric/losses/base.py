@@ -21,10 +21,10 @@ class BaseMetricLossFunction(ModuleWithRecordsReducerAndDistance):
     """A loss over embeddings; subclasses write `compute_loss`.
 
     Args:
-        reducer: From many losses to one number; the class's own where `None`.
-        distance: What compares embeddings; the class's own where `None`.
         embedding_regularizer: A penalty on the embeddings that is added.
         embedding_reg_weight: Its factor.
+        reducer: From many losses to one number; the class's own where `None`.
+        distance: What compares embeddings; the class's own where `None`.
         collect_stats: Whether statistics are noted.
 
     Raises:
@@ -38,10 +38,10 @@ class BaseMetricLossFunction(ModuleWithRecordsReducerAndDistance):
 
     def __init__(
         self,
-        reducer: BaseReducer | None = None,
-        distance: BaseDistance | None = None,
         embedding_regularizer: BaseRegularizer | None = None,
         embedding_reg_weight: float = 1,
+        reducer: BaseReducer | None = None,
+        distance: BaseDistance | None = None,
         collect_stats: bool | None = None,
     ) -> None:
         super().__init__(reducer, distance, collect_stats)
