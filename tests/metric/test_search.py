@@ -22,7 +22,8 @@ from saccade.cli import main
 from saccade.data.images import load_digits, load_omniglot
 from saccade.metric import nearest as nearest_module
 from saccade.metric.embedder import Embedder, ModelSpec, load_embedder, read_image
-from saccade.metric.image_index import ImageIndex, build_index, scan
+from saccade.metric.image_index import ImageIndex, build_index
+from saccade.metric.index_files import scan
 from saccade.metric.nearest import Searcher, nearest
 from saccade.metric.networks import SmallEmbedding
 

@@ -7,29 +7,35 @@ at any moment leaves a smaller index, and the next run goes on from there.
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Float
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from saccade.metric.embedder import Embedder, ModelSpec, load_embedder, read_image
+from saccade.metric.embedder import Embedder, load_embedder, read_image
+from saccade.metric.index_files import (
+    SUFFIXES,
+    About,
+    Measure,
+    Shard,
+    Stamp,
+    newest,
+    prepare,
+    prune,
+    read_about,
+    scan,
+    shards_of,
+)
 from saccade.metric.nearest import Searcher
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-FORMAT = 1
-Measure = Literal["cosine", "euclidean"]
 Progress = Callable[[int, int], None]
 """Called with the number of images that are done and that there are to do."""
 
@@ -76,62 +82,6 @@ class IndexReport:
     unchanged: int
     skipped: dict[str, str]
     seconds: float
-
-
-@dataclass(frozen=True)
-class About:
-    """What `index.json` says."""
-
-    folder: str
-    model: ModelSpec
-    fingerprint: str
-    measure: Measure
-    format: int = FORMAT
-
-
-Stamp = tuple[int, int]
-"""Size in bytes and time of the last change in nanoseconds: a file with the same is taken to be the same."""
-
-
-@dataclass
-class Shard:
-    """Some images with their embeddings, and some files that could not be read."""
-
-    files: list[str] = field(default_factory=list)
-    stamps: list[Stamp] = field(default_factory=list)
-    embeddings: list[Tensor] = field(default_factory=list)
-    skipped: dict[str, tuple[str, int, int]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.files) + len(self.skipped)
-
-    def write(self, path: Path) -> None:
-        """Write beside, then rename."""
-        stamps = torch.tensor(self.stamps, dtype=torch.int64).reshape(-1, 2)
-        embeddings = torch.stack(self.embeddings) if self.embeddings else torch.zeros(0, 0)
-        partial = path.with_name(f"{path.name}.partial")
-        metadata = {"files": json.dumps(self.files), "skipped": json.dumps(self.skipped)}
-        save_file({"embeddings": embeddings, "stamps": stamps}, partial, metadata)
-        partial.replace(path)
-
-    @classmethod
-    def read(cls, path: Path) -> Shard:
-        """Read a shard, or say which file is broken."""
-        try:
-            with safe_open(path, framework="pt") as content:
-                about = content.metadata()
-                stamps: list[Any] = content.get_tensor("stamps").tolist()
-                embeddings = content.get_tensor("embeddings")
-            files, skipped = json.loads(about["files"]), json.loads(about["skipped"])
-            if not len(files) == len(stamps) == len(embeddings):
-                raise ValueError("its parts are of different lengths")
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is not a readable part of an index ({error}); delete it, and `saccade search index` makes "
-                "it anew"
-            ) from None
-        kept = {file: (str(reason), int(size), int(mtime)) for file, (reason, size, mtime) in skipped.items()}
-        return cls(files, [(size, mtime) for size, mtime in stamps], list(embeddings), kept)
 
 
 class ImageIndex:
@@ -198,7 +148,7 @@ class ImageIndex:
             ValueError: A broken index, an empty one, or another network than the one that made it.
         """
         about = read_about(Path(path))
-        rows, skipped = _newest(Path(path))
+        rows, skipped = newest(Path(path))
         if not rows:
             raise ValueError(f"the index {path} holds no image")
         embedder = embedder or load_embedder(about.model, download=download, device=device)
@@ -300,21 +250,21 @@ def build_index(
     there = scan(root, path.resolve())
     if not there and not (path / "index.json").exists():
         raise ValueError(f"no images in {folder}: files that end in {', '.join(sorted(SUFFIXES))} are wanted")
-    _prepare(path, about)
+    prepare(path, about)
     lock = FileLock(path / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(f"another process is writing the index {path}") from None
     try:
-        known, unreadable = _newest(path)
+        known, unreadable = newest(path)
         stamps = {file: stamp for file, (stamp, _) in known.items()}
         stamps |= {file: (size, mtime) for file, (_, size, mtime) in unreadable.items()}
         fresh = [file for file, stamp in there.items() if stamps.get(file) != stamp]
         _embed(root, path, fresh, there, embedder, measure, batch_size, workers, shard_size, shard_seconds, progress)
         if any(file not in there for file in stamps) or any(file in stamps for file in fresh):
-            _prune(path, there)
-        now, skipped = _newest(path)
+            prune(path, there)
+        now, skipped = newest(path)
     finally:
         lock.release()
     gained = [file for file in fresh if file in now]
@@ -330,56 +280,6 @@ def build_index(
         skipped={file: reason for file, (reason, _, _) in sorted(skipped.items())},
         seconds=round(time.perf_counter() - began, 3),
     )
-
-
-def scan(root: Path, besides: Path) -> dict[str, Stamp]:
-    """Image files below a folder, sorted, with size and time of their last change.
-
-    Args:
-        root: The folder.
-        besides: A folder to leave out, such as the index itself.
-
-    Returns:
-        Path below the root to stamp.
-    """
-    found: dict[str, Stamp] = {}
-    for place, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if Path(place, name) != besides and not name.startswith(".")]
-        for name in names:
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                file = Path(place, name)
-                try:
-                    status = file.stat()
-                except OSError:  # gone since the folder was read, or a link that leads nowhere
-                    continue
-                found[file.relative_to(root).as_posix()] = (status.st_size, status.st_mtime_ns)
-    return dict(sorted(found.items()))
-
-
-def read_about(path: Path) -> About:
-    """What an index says of itself.
-
-    Args:
-        path: Its folder.
-
-    Returns:
-        Folder, network and measure.
-
-    Raises:
-        FileNotFoundError: No index there.
-        ValueError: `index.json` is broken, or of a later format.
-    """
-    file = path / "index.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"no index at {path}: `saccade search index FOLDER -o {path}` makes one")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        about = About(**{**content, "model": ModelSpec(**content["model"])})
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{file} is not what an index says of itself: {error}") from None
-    if about.format != FORMAT:
-        raise ValueError(f"{file} has the format {about.format}; {FORMAT} is accepted")
-    return about
 
 
 class _Files(Dataset[tuple[str, "Tensor | str"]]):
@@ -418,7 +318,7 @@ def _embed(
     loader = DataLoader(
         _Files(root, files, embedder.transform), batch_size=batch_size, num_workers=workers, collate_fn=list
     )
-    number = max((int(shard.stem) for shard in _shards(path)), default=-1) + 1
+    number = max((int(shard.stem) for shard in shards_of(path)), default=-1) + 1
     shard, written, done = Shard(), time.monotonic(), 0
     if progress:
         progress(0, len(files))
@@ -446,64 +346,3 @@ def _embed(
     finally:
         if len(shard):
             shard.write(path / "shards" / f"{number:06}.safetensors")
-
-
-def _prepare(path: Path, about: About) -> None:
-    """Make the folder of an index, or see that the one that is there is of the same folder, network and measure."""
-    if (path / "index.json").exists():
-        old = read_about(path)
-        if old.fingerprint != about.fingerprint:
-            raise ValueError(
-                f"the index {path} was made with {old.model} (fingerprint {old.fingerprint}), not with {about.model} "
-                f"({about.fingerprint}): give another -o, or delete it"
-            )
-        for name in ("folder", "measure"):
-            if getattr(old, name) != getattr(about, name):
-                raise ValueError(
-                    f"the index {path} has the {name} {getattr(old, name)}, not {getattr(about, name)}: "
-                    "give another -o, or delete it"
-                )
-        return
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"{path} is there and is no index: give another -o")
-    (path / "shards").mkdir(parents=True, exist_ok=True)
-    partial = path / "index.json.partial"
-    partial.write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
-    partial.replace(path / "index.json")
-
-
-def _shards(path: Path) -> Iterator[Path]:
-    return iter(sorted((path / "shards").glob("[0-9]*.safetensors")))
-
-
-def _newest(path: Path) -> tuple[dict[str, tuple[Stamp, Tensor]], dict[str, tuple[str, int, int]]]:
-    """The last word of all shards on every file: its embedding, or why there is none."""
-    rows: dict[str, tuple[Stamp, Tensor]] = {}
-    skipped: dict[str, tuple[str, int, int]] = {}
-    for place in _shards(path):
-        shard = Shard.read(place)
-        for file, stamp, embedding in zip(shard.files, shard.stamps, shard.embeddings, strict=True):
-            rows[file] = stamp, embedding
-            skipped.pop(file, None)
-        for file, reason in shard.skipped.items():
-            skipped[file] = reason
-            rows.pop(file, None)
-    return rows, skipped
-
-
-def _prune(path: Path, there: dict[str, Stamp]) -> None:
-    """Take out what a later shard says anew, and files that are gone; a shard of which nothing is left goes too."""
-    said: set[str] = set()
-    for place in reversed(list(_shards(path))):
-        shard, kept = Shard.read(place), Shard()
-        for file, stamp, embedding in zip(shard.files, shard.stamps, shard.embeddings, strict=True):
-            if file in there and file not in said:
-                kept.files.append(file)
-                kept.stamps.append(stamp)
-                kept.embeddings.append(embedding)
-        kept.skipped = {file: why for file, why in shard.skipped.items() if file in there and file not in said}
-        said |= {*kept.files, *kept.skipped}
-        if not len(kept):
-            place.unlink()
-        elif len(kept) < len(shard):
-            kept.write(place)

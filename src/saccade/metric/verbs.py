@@ -9,16 +9,8 @@ from pathlib import Path
 
 from saccade.metric.contact_sheet import Tile, contact_sheet
 from saccade.metric.embedder import ModelSpec, load_embedder
-from saccade.metric.image_index import (
-    SUFFIXES,
-    Hit,
-    ImageIndex,
-    IndexReport,
-    Measure,
-    Progress,
-    build_index,
-    read_about,
-)
+from saccade.metric.image_index import Hit, ImageIndex, IndexReport, Progress, build_index
+from saccade.metric.index_files import SUFFIXES, Measure, read_about
 
 
 @dataclass(frozen=True)
