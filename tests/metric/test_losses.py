@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from saccade.bench import peak_memory
 from saccade.metric import distances, losses, reducers, regularizers, tuples
 from saccade.metric.losses.sums import AllTriplets, HingeTriplets, grouped_logsumexp, masked_logsumexp
 from saccade.metric.records import ModuleWithRecords
@@ -474,3 +475,21 @@ def test_signatures_and_values_are_those_of_the_peer(name: str) -> None:
         gradients.append(here.grad)
     torch.testing.assert_close(values[0], values[1], rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "name", ["TripletMarginLoss", "MarginLoss", "NTXentLoss", "LiftedStructureLoss", "AngularLoss"]
+)
+def test_memory_is_that_of_a_few_distance_matrices(name: str) -> None:
+    """Against a set of references 16 times the batch: no (b, m, m), and no pairs x pairs."""
+    x = torch.randn(128, 16, requires_grad=True)
+    references, labels = torch.randn(2048, 16), torch.arange(128) % 32
+    loss = getattr(losses, name)()
+
+    def step() -> None:
+        loss(x, labels, ref_emb=references, ref_labels=torch.arange(2048) % 32).backward()
+
+    step()
+    matrix = 128 * 2048 * 4
+    chunk = 5 * 4 * 2**22  # what the chunked losses hold at a time
+    assert peak_memory(step) < 20 * matrix + chunk

@@ -49,7 +49,7 @@ class ContinuousRetrieval(MetricLearning):
         schedule: Literal["epoch", "step"] = "epoch",
     ) -> None:
         super().__init__(
-            model, loss, ks, init_from=init_from, optimizer=optimizer, lr_scheduler=lr_scheduler, schedule=schedule
+            model, loss, ks=ks, init_from=init_from, optimizer=optimizer, lr_scheduler=lr_scheduler, schedule=schedule
         )
         self.ndcg_ks = list(ndcg_ks)
         self.distance_scale = distance_scale

@@ -73,7 +73,7 @@ class Embedder:
         device: torch.device | str = "cpu",
     ) -> None:
         # convolutions run faster with channels last, above all those of one image on a CPU
-        self.network = network.eval().to(device, memory_format=torch.channels_last)
+        self.network = network.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.transform = transform
         self.spec = spec
         self.device = torch.device(device)

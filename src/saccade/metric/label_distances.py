@@ -114,6 +114,18 @@ def to_anchors(
     return anchors, distances.detach()
 
 
+def squared_to_first(x: Float[Tensor, "n d"]) -> Float[Tensor, " m"]:
+    """Squared Euclidean distances of all other rows to the first, by differences.
+
+    Example:
+        >>> squared_to_first(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
+        tensor([25.])
+    """
+    anchor, rest = x.split([1, len(x) - 1])
+    difference = rest - anchor
+    return torch.linalg.vecdot(difference, difference)
+
+
 def others(anchors: Int[Tensor, " a"], rows: int) -> Bool[Tensor, "a n"]:
     """False where a row is the anchor itself."""
     return anchors[:, None] != torch.arange(rows, device=anchors.device)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from saccade.metric.label_distances import EXACT, check_single, to_anchors
+from saccade.metric.label_distances import EXACT, check_single, squared_to_first, to_anchors
 
 CHUNK = 2**24
 """Pairs compared at a time."""
@@ -65,11 +65,12 @@ class DenseTripletLoss(nn.Module):
         """
         if targets is None:
             targets = torch.arange(1, len(embeddings), device=embeddings.device, dtype=torch.float32)
-        nearness = squared_by_label(embeddings, targets, anchors, self.normalize)
-        m = nearness.shape[1]
+        squared, order = squared_and_order(embeddings, targets, anchors, self.normalize)
+        m = order.shape[1]
         with torch.no_grad():
-            weights, active = self._slopes(nearness)
-        return ((weights * nearness).sum() + self.margin * active) / (len(nearness) * (m * (m - 1) // 2))
+            slopes, active = self._slopes(squared.gather(1, order))
+            weights = torch.zeros_like(squared).scatter_(1, order, slopes)
+        return ((weights * squared).sum() + self.margin * active) / (len(order) * (m * (m - 1) // 2))
 
     def _slopes(self, s: Float[Tensor, "a m"]) -> tuple[Float[Tensor, "a m"], Float[Tensor, ""]]:
         """How often each distance counts, less how often it is subtracted; and the number of active pairs."""
@@ -137,7 +138,8 @@ class BinaryTripletLoss(nn.Module):
                 finite.
             TypeError: Not floating point.
         """
-        nearness = squared_by_label(embeddings, targets, anchors, self.normalize)
+        squared, order = squared_and_order(embeddings, targets, anchors, self.normalize)
+        nearness = squared.gather(1, order)
         if nearness.shape[1] <= self.num_positives:
             raise ValueError(f"{nearness.shape[1]} neighbours leave no negative beside {self.num_positives} positives")
         positive, negative = nearness[:, : self.num_positives], nearness[:, self.num_positives :]
@@ -173,13 +175,13 @@ def triplet_hinge(
     return F.relu(near - far + margin).mean()
 
 
-def squared_by_label(
+def squared_and_order(
     embeddings: Float[Tensor, "n d"],
     targets: Float[Tensor, ...],
     anchors: Int[Tensor, " a"] | None,
     normalize: bool,
-) -> Float[Tensor, "a m"]:
-    """Squared embedding distances of each anchor to all other rows, those nearest by label first (ties in their order).
+) -> tuple[Float[Tensor, "a k"], Int[Tensor, "a m"]]:
+    """Squared embedding distances of each anchor, and the order of its neighbours by label.
 
     Args:
         embeddings: The batch.
@@ -188,7 +190,8 @@ def squared_by_label(
         normalize: Whether to bring embeddings to unit length.
 
     Returns:
-        One row an anchor.
+        One row an anchor: distances to the neighbours, or to all rows; and the columns of all others, those nearest by
+        label first (ties in their order).
     """
     single = targets.ndim == 1
     if single:
@@ -199,12 +202,10 @@ def squared_by_label(
         x = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
         x = F.normalize(x, dim=1) if normalize else x
         if single:
-            squared = (x[1:] - x[0]).square().sum(dim=1)
-            return squared[targets.detach().sort(stable=True).indices][None]
+            return squared_to_first(x)[None], targets.detach().sort(stable=True).indices[None]
         squared = torch.cdist(x[rows], x, compute_mode=EXACT).square()
     first = labels.scatter(1, rows[:, None], -1.0)  # the anchor itself, to be left out
-    order = first.sort(dim=1, stable=True).indices[:, 1:]
-    return squared.gather(1, order)
+    return squared, first.sort(dim=1, stable=True).indices[:, 1:]
 
 
 def _margin(margin: float) -> float:

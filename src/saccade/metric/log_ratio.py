@@ -31,7 +31,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from saccade.metric.label_distances import EXACT, check_single, others, to_anchors
+from saccade.metric.label_distances import EXACT, check_single, others, squared_to_first, to_anchors
 from saccade.nn.backbones import feature_extractor
 
 
@@ -95,7 +95,7 @@ class LogRatioLoss(nn.Module):
             x = _wide(embeddings)
             floor = 1e-4 / x.shape[1] if self.distance_eps is None else self.distance_eps
             if targets.ndim == 1:
-                squared = (x[1:] - x[0]).square().sum(dim=1)
+                squared = squared_to_first(x)
                 u = self._log((squared + floor).sqrt()) - self._log(targets.detach().to(x))
                 return 2 * u.var()
             squared = torch.cdist(x[rows], x, compute_mode=EXACT).square()

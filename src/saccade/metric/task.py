@@ -38,7 +38,6 @@ class MetricLearning(Task):
     Args:
         model: Images to embeddings (b, d).
         loss: Embeddings and labels to a scalar. Its parameters, such as proxies, are trained along.
-        miner: Chooses the pairs or triplets that the loss looks at; all of the batch where `None`.
         ks: The values of K.
         loss_lr_mult: Factor of the learning rate of the loss's parameters (Proxy Anchor: 100).
         warmup_epochs: For so many epochs only the loss's parameters and those of the model's `head` are trained.
@@ -47,13 +46,13 @@ class MetricLearning(Task):
         optimizer: Makes the optimiser.
         lr_scheduler: Makes its schedule.
         schedule: Whether it steps once an epoch or once a step.
+        miner: Chooses the pairs or triplets that the loss looks at; all of the batch where `None`.
     """
 
     def __init__(
         self,
         model: nn.Module,
         loss: nn.Module,
-        miner: nn.Module | None = None,
         ks: Sequence[int] = (1, 2, 4, 8),
         loss_lr_mult: float = 1.0,
         warmup_epochs: int = 0,
@@ -62,6 +61,7 @@ class MetricLearning(Task):
         optimizer: OptimizerFactory = adamw,
         lr_scheduler: SchedulerFactory | None = None,
         schedule: Literal["epoch", "step"] = "epoch",
+        miner: nn.Module | None = None,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, schedule)
         if warmup_epochs and not isinstance(getattr(model, "head", None), nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +10,13 @@ import torch
 from torch import Tensor
 
 from saccade.checkpoints import load_strict
-from saccade.metric import distances, losses, reducers, regularizers, tuples
+from saccade.metric import distances, losses, miners, reducers, regularizers, tuples
 from saccade.metric.loss_terms import terms
 from saccade.metric.losses.sums import masked_logsumexp
 from tests.parity.fixtures import Fixture
+from tests.parity.replays import metric_learning_toolkit
 
-HOMES: list[Any] = [losses, distances, reducers, regularizers]
-if importlib.util.find_spec("saccade.metric.miners"):
-    HOMES.append(importlib.import_module("saccade.metric.miners"))
+HOMES: list[Any] = [losses, distances, reducers, regularizers, miners]
 
 
 def build(spec: dict[str, Any], **sizes: Any) -> Any:
@@ -313,7 +311,7 @@ def left_out(fixture: Fixture) -> dict[str, str]:
         "LiftedStructureLoss": "takes the negatives of another anchor for those of a positive in the reference set",
         "TripletMarginLoss": "with swap, reads the row of another anchor for the distances of a positive",
     }
-    entries = {}
+    entries = dict(metric_learning_toolkit.ACCURACY_LEFT_OUT) if fixture.kind == "accuracy" else {}
     for case in fixture.config.get("cases", ()) if fixture.kind == "losses" else ():
         name, mode = case.split("/")
         spec = fixture.config["specs"][name]
@@ -331,4 +329,6 @@ KINDS = {
     "reducers": reducer_values,
     "regularizers": regularizer_values,
     "utils": utilities,
+    "miners": metric_learning_toolkit.miners,
+    "accuracy": metric_learning_toolkit.accuracy,
 }

@@ -11,7 +11,7 @@ from saccade.metric.retrieval import map_at_r, recall_at_k
 
 
 def retrieval_among_unseen_classes(
-    model: nn.Module, data: SmallImages, device: str
+    model: nn.Module, data: SmallImages, device: torch.device
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """P@1 and MAP@R in percent, and a sheet of queries with what they find.
 
