@@ -34,7 +34,7 @@ from saccade.metric.measures import (
     relevant_counts,
     try_getting_not_lone_labels,
 )
-from saccade.metric.neighbours import CELLS, CustomKNN, FaissKMeans, FaissKNN, FlatL2, default_device, squared_distances
+from saccade.metric.neighbours import CELLS, CustomKNN, FaissKMeans, FaissKNN, FlatL2, default_device, relative_distances
 from saccade.metric.ordering import smallest_of_rows
 
 __all__ = [
@@ -334,7 +334,7 @@ class AccuracyCalculator:
     def _rows(self, query: Tensor, reference: Tensor) -> Callable[[int, int], Tensor] | None:
         """Rows of the distances by which neighbours are sought, where we know them."""
         if type(self.knn_func) is FaissKNN and self.knn_func.index_init_fn is FlatL2 and self.knn_func.reset_before:
-            return squared_distances(query, reference)
+            return relative_distances(query, reference)
         return self.knn_func.rows(query, reference) if type(self.knn_func) is CustomKNN else None
 
     def _streamed(

@@ -48,7 +48,7 @@ def nearest(
     for start in range(0, queries, step):
         distances = rows(start, min(start + step, queries))
         if own is not None:
-            distances = distances.scatter(1, own[start : start + step, None], torch.inf)
+            distances.scatter_(1, own[start : start + step, None], torch.inf)
         found.append(smallest_of_rows(distances, k))
     if not found:
         return torch.empty(0, k), torch.empty(0, k, dtype=torch.long)
@@ -56,8 +56,10 @@ def nearest(
     return values, indices
 
 
-def squared_distances(query: Tensor, reference: Tensor) -> Callable[[int, int], Tensor]:
-    """Rows of the matrix of squared Euclidean distances, by |q|^2 + |r|^2 - 2 q.r.
+def relative_distances(query: Tensor, reference: Tensor) -> Callable[[int, int], Tensor]:
+    """Rows of |r|^2 - 2 q.r, which rank references as squared Euclidean distances do: |q|^2 is the same along a row.
+
+    The norms are one more column of the product, so that a row is written once.
 
     Args:
         query: (b, d).
@@ -66,14 +68,9 @@ def squared_distances(query: Tensor, reference: Tensor) -> Callable[[int, int], 
     Returns:
         A function of start and end.
     """
-    norms = reference.square().sum(dim=1)
-
-    def rows(start: int, end: int) -> Tensor:
-        part = query[start:end]
-        distances = torch.addmm(norms.expand(len(part), -1), part, reference.T, alpha=-2)
-        return distances.add_(part.square().sum(dim=1, keepdim=True)).clamp_(min=0)
-
-    return rows
+    right = torch.cat([reference, reference.square().sum(dim=1, keepdim=True)], dim=1)
+    left = torch.cat([-2 * query, query.new_ones(len(query), 1)], dim=1)
+    return lambda start, end: left[start:end] @ right.T
 
 
 class FlatL2:
@@ -125,7 +122,8 @@ class FlatL2:
         """
         query = torch.as_tensor(query).float()
         reference = self.embeddings.to(query.device)
-        return nearest(squared_distances(query, reference), len(query), len(reference), k, own)
+        values, indices = nearest(relative_distances(query, reference), len(query), len(reference), k, own)
+        return values.add_(query.square().sum(dim=1, keepdim=True)).clamp_(min=0), indices
 
 
 def without_self(distances: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:

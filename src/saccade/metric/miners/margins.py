@@ -165,11 +165,11 @@ def _in_order(kept: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.arange(len(kept), device=kept.device).repeat_interleave(counts)
     filled = torch.arange(width, device=kept.device) < counts.unsqueeze(1)
     if 2 * width > kept.shape[1]:
-        return rows, order_of_rows(values.masked_fill(~kept, torch.inf))[:, :width][filled]
+        return rows, order_of_rows(values.masked_fill(~kept, torch.inf))[:, :width].masked_select(filled)
     packed, columns = values.new_full((len(kept), width), torch.inf), torch.zeros_like(filled, dtype=torch.long)
     columns[filled] = torch.where(kept)[1]
     packed[filled] = values[kept]
-    return rows, columns.gather(1, order_of_rows(packed))[filled]
+    return rows, columns.gather(1, order_of_rows(packed)).masked_select(filled)
 
 
 class AngularMiner(BaseMiner):
