@@ -1,7 +1,7 @@
 """Miners and the accuracy calculator against pytorch-metric-learning.
 
-Limit of the miners: one distance matrix, a few passes over it, and the tuples that come out. The peer writes out all pairs
-or triplets first. Limit of the accuracy calculator: one product of the embeddings with themselves (the same one that
+Limit of the miners: one distance matrix, a few passes over it, and the tuples that come out; the peer writes out all
+pairs or triplets first. Limit of the accuracy calculator: one product of the embeddings with themselves (the same that
 faiss makes for the peer), one pass over each row, and a few over the neighbours.
 """
 
