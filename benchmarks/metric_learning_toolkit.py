@@ -24,7 +24,7 @@ MINERS: list[tuple[str, dict[str, Any]]] = [
     ("DistanceWeightedMiner", {}),
     ("HDCMiner", {}),
     ("MultiSimilarityMiner", {}),
-    ("PairMarginMiner", {"pos_margin": 1.3, "neg_margin": 1.4}),
+    ("PairMarginMiner", {}),
     ("TripletMarginMiner", {"type_of_triplets": "all"}),
     ("TripletMarginMiner", {"type_of_triplets": "semihard"}),
     ("UniformHistogramMiner", {}),
