@@ -12,9 +12,9 @@ from saccade.ops.temporal import check_clips
 class OnClips(nn.Module):
     """Make a block that is called as `block(x, num_frames)` one that takes features alone, to insert it anywhere.
 
-    Blocks such as [`MotionSqueeze`][saccade.action.motion_squeeze.MotionSqueeze] work on frames that are folded into the
-    batch. 3D networks hand clips (b, c, t, h, w) on, which are folded for the block and unfolded again. 2D networks hand
-    folded frames on, and nothing says how many make a clip: there `num_frames` has to be given.
+    Blocks such as [`MotionSqueeze`][saccade.action.motion_squeeze.MotionSqueeze] work on frames that are folded into
+    the batch. 3D networks hand clips (b, c, t, h, w) on, which are folded for the block and unfolded again. 2D networks
+    hand folded frames on, and nothing says how many make a clip: there `num_frames` has to be given.
 
     Args:
         block: Called as `block(x, num_frames)` with (b*t, c, h, w); gives the same shape.

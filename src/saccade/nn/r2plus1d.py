@@ -92,9 +92,7 @@ class R2Plus1DBlock(nn.Module):
             self.conv2 = nn.Sequential(Conv2Plus1D(width, width, middle), nn.BatchNorm3d(width))
             self.conv3: nn.Module = nn.Identity()
         else:
-            self.conv1 = nn.Sequential(
-                nn.Conv3d(in_channels, width, 1, bias=False), nn.BatchNorm3d(width), nn.ReLU()
-            )
+            self.conv1 = nn.Sequential(nn.Conv3d(in_channels, width, 1, bias=False), nn.BatchNorm3d(width), nn.ReLU())
             self.conv2 = nn.Sequential(Conv2Plus1D(width, width, middle, stride), nn.BatchNorm3d(width), nn.ReLU())
             self.conv3 = nn.Sequential(nn.Conv3d(width, out_channels, 1, bias=False), nn.BatchNorm3d(out_channels))
         self.downsample: nn.Sequential | None = None

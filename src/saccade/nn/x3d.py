@@ -6,8 +6,9 @@ convolution that narrows again; frames are never merged before the end. X3D-S ha
 billion multiply-adds for 13 frames of 160 x 160.
 
 The depth-wise convolutions decide the speed. On a CPU they are several times faster when the channels of a position lie
-beside each other in memory (`torch.channels_last_3d`), so that clips are brought into that order on entry; nothing else
-changes. [`X3D.fused`][saccade.nn.x3d.X3D.fused] also folds the batch norms into the convolutions, for inference.
+beside each other in memory (`torch.channels_last_3d`): clips are brought into that order on entry, and 1x1x1
+convolutions are matrix products, which keep it. The result is the same.
+[`X3D.fused`][saccade.nn.x3d.X3D.fused] also folds the batch norms into the convolutions, for inference.
 """
 
 from __future__ import annotations
@@ -48,6 +49,76 @@ def round_width(width: float, divisor: int = 8, least: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * width else rounded
 
 
+class PointwiseConv3d(nn.Conv3d):
+    """A 1x1x1 convolution; on a CPU it is a matrix product, which keeps channels beside each other in memory.
+
+    Args:
+        in_channels: Of the input.
+        out_channels: Of the output.
+        stride: In space.
+        bias: Whether it has one.
+
+    Example:
+        >>> PointwiseConv3d(4, 6, stride=2)(torch.randn(1, 4, 3, 5, 5)).shape
+        torch.Size([1, 6, 3, 3, 3])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> None:
+        super().__init__(in_channels, out_channels, 1, (1, stride, stride), bias=bias)
+
+    def forward(self, input: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h2 w2"]:
+        """Convolve."""
+        if input.device.type != "cpu":
+            return super().forward(input)
+        x = input[..., :: self.stride[1], :: self.stride[2]].permute(0, 2, 3, 4, 1)
+        return F.linear(x, self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
+
+
+class SpatialConv3d(nn.Conv3d):
+    """A 1x3x3 convolution of stride 2 in space; on a CPU it is a 2D convolution of the single frames.
+
+    Args:
+        in_channels: Of the input.
+        out_channels: Of the output.
+
+    Example:
+        >>> SpatialConv3d(3, 8)(torch.randn(1, 3, 2, 9, 9)).shape
+        torch.Size([1, 8, 2, 5, 5])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, (1, 3, 3), (1, 2, 2), padding=(0, 1, 1), bias=False)
+
+    def forward(self, input: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h2 w2"]:
+        """Convolve."""
+        if input.device.type != "cpu":
+            return super().forward(input)
+        frames = input.transpose(1, 2).flatten(0, 1)
+        y = F.conv2d(frames, self.weight.squeeze(2), self.bias, stride=2, padding=1)
+        return y.unflatten(0, (input.shape[0], input.shape[2])).transpose(1, 2)
+
+
+class TemporalConv3d(nn.Conv3d):
+    """A depth-wise 5x1x1 convolution; on a CPU its kernel is widened by zeros to 5x3x3, for which there is fast code.
+
+    Args:
+        channels: Of input and output.
+
+    Example:
+        >>> TemporalConv3d(8)(torch.randn(1, 8, 4, 5, 5)).shape
+        torch.Size([1, 8, 4, 5, 5])
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, (5, 1, 1), padding=(2, 0, 0), groups=channels, bias=False)
+
+    def forward(self, input: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+        """Convolve."""
+        if input.device.type != "cpu":
+            return super().forward(input)
+        return F.conv3d(input, F.pad(self.weight, (1, 1, 1, 1)), self.bias, padding=(2, 1, 1), groups=self.groups)
+
+
 class SqueezeExcitation(nn.Module):
     """Scale every channel by what the mean over time and space says of all channels (arXiv:1709.01507).
 
@@ -63,8 +134,8 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, hidden: int | None = None) -> None:
         super().__init__()
         hidden = hidden or round_width(channels / 16)
-        self.reduce = nn.Conv3d(channels, hidden, 1)
-        self.expand = nn.Conv3d(hidden, channels, 1)
+        self.reduce = PointwiseConv3d(channels, hidden, bias=True)
+        self.expand = PointwiseConv3d(hidden, channels, bias=True)
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
         """Scale the channels of `x`."""
@@ -108,7 +179,7 @@ class X3DBlock(nn.Module):
         if min(in_channels, out_channels, inner_channels, stride) < 1:
             given = f"{in_channels}, {out_channels}, {inner_channels} and {stride}"
             raise ValueError(f"channels and stride have to be at least 1, not {given}")
-        self.expand = nn.Conv3d(in_channels, inner_channels, 1, bias=False)
+        self.expand = PointwiseConv3d(in_channels, inner_channels)
         self.expand_norm: nn.Module = nn.BatchNorm3d(inner_channels)
         self.depthwise = nn.Conv3d(
             inner_channels,
@@ -121,12 +192,13 @@ class X3DBlock(nn.Module):
         )
         self.depthwise_norm: nn.Module = nn.BatchNorm3d(inner_channels)
         self.attention = SqueezeExcitation(inner_channels) if se else None
-        self.project = nn.Conv3d(inner_channels, out_channels, 1, bias=False)
+        self.project = PointwiseConv3d(inner_channels, out_channels)
         self.project_norm: nn.Module = nn.BatchNorm3d(out_channels)
+        nn.init.zeros_(cast(nn.BatchNorm3d, self.project_norm).weight)  # a new block starts as its shortcut
         self.shortcut: nn.Conv3d | None = None
         self.shortcut_norm: nn.Module | None = None
         if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Conv3d(in_channels, out_channels, 1, (1, stride, stride), bias=False)
+            self.shortcut = PointwiseConv3d(in_channels, out_channels, stride)
             self.shortcut_norm = nn.BatchNorm3d(out_channels)
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h2 w2"]:
@@ -146,8 +218,8 @@ class X3DStem(nn.Module):
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.spatial = nn.Conv3d(in_channels, channels, (1, 3, 3), (1, 2, 2), padding=(0, 1, 1), bias=False)
-        self.temporal = nn.Conv3d(channels, channels, (5, 1, 1), padding=(2, 0, 0), groups=channels, bias=False)
+        self.spatial = SpatialConv3d(in_channels, channels)
+        self.temporal = TemporalConv3d(channels)
         self.norm: nn.Module = nn.BatchNorm3d(channels)
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h2 w2"]:
@@ -160,9 +232,9 @@ class X3DHead(nn.Module):
 
     def __init__(self, channels: int, inner_channels: int, out_channels: int, norm_embed: bool) -> None:
         super().__init__()
-        self.expand = nn.Conv3d(channels, inner_channels, 1, bias=False)
+        self.expand = PointwiseConv3d(channels, inner_channels)
         self.norm: nn.Module = nn.BatchNorm3d(inner_channels)
-        self.embed = nn.Conv3d(inner_channels, out_channels, 1, bias=False)
+        self.embed = PointwiseConv3d(inner_channels, out_channels)
         self.embed_norm: nn.Module = nn.BatchNorm3d(out_channels) if norm_embed else nn.Identity()
 
     def forward(
@@ -268,8 +340,6 @@ class X3D(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, X3DBlock):
-                nn.init.zeros_(cast(nn.BatchNorm3d, module.project_norm).weight)
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
 
