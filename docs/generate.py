@@ -27,6 +27,7 @@ SECTIONS = {
     "surgery": "Finding, inserting and hooking modules by name",
     "checkpoints": "Reading and converting checkpoints",
     "bench": "Timing against a peer",
+    "profiling": "What a model costs",
     "data": "Decoding, sampling, loading",
     "worlds": "Procedural data",
     "training": "What Lightning tasks share",

@@ -17,6 +17,7 @@ from saccade.cli.lightning import SUBCOMMANDS, lightning
 from saccade.cli.methods import list_methods, show
 from saccade.cli.pointing import pointing
 from saccade.cli.predict import predict
+from saccade.cli.profile import profile
 from saccade.cli.reproduce import reproduce
 from saccade.cli.search import search
 from saccade.cli.smooth import smooth
@@ -39,6 +40,7 @@ app.command()(convert)
 app.command()(explain)
 app.command()(pointing)
 app.command()(predict)
+app.command()(profile)
 app.command()(smooth)
 app.add_typer(search, name="search")
 
