@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,7 +66,7 @@ class Profile:
         parameters: Numbers that are learnt or frozen, not buffers.
         trainable: Those that are learnt.
         macs: Multiply-adds of the matrix products, convolutions and attention of a forward pass of the whole input.
-        training_macs: The same for a forward and a backward pass; `None` without `training`.
+        training_macs: For a forward and a backward pass, counted as it runs; `None` without `training`.
         peak_bytes: The most memory beyond inputs and weights (with `training`: gradients of the weights are counted).
         latency: Times.
         modules: Costs by module, in the order of definition.
@@ -102,8 +101,9 @@ def profile(
 ) -> Profile:
     """Measure a model.
 
-    Multiply-adds are counted on tensors without data where the model runs on such, so that they are those of the
-    mathematics and not of a faster formulation. Norms, activations and pooling are not counted.
+    Multiply-adds of convolution layers are those of the mathematics, also where a faster formulation does others;
+    products and attention outside of them, and `training_macs`, are counted as they run. Norms, activations and pooling
+    are not counted.
 
     Args:
         model: Is left as it was: mode, gradients, and with `training` also its buffers.
@@ -182,31 +182,23 @@ def profile(
 
 
 def _count(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[int, dict[str, int], dict[str, tuple[int, ...]]]:
-    """Multiply-adds in all and by module, and the shapes of outputs; on the meta device, or else where the model is."""
-    try:
-        bare = copy.deepcopy(model).to("meta")
-        return _counted(bare, [tensor.to("meta") for tensor in inputs])
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):
-        try:
-            return _counted(model, inputs)
-        except (RuntimeError, TypeError, ValueError) as error:
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{type(model).__name__} cannot take an input of {shapes}: {reason}") from error
-
-
-def _counted(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[int, dict[str, int], dict[str, tuple[int, ...]]]:
+    """Multiply-adds in all and by module, and the shapes of outputs."""
     names = {module: name for name, module in model.named_modules()}
     outputs: dict[str, tuple[int, ...]] = {}
     by_module: dict[str, int] = {}
     before: list[int] = []
+    beyond = 0  # what convolutions count themselves, less what was counted in their place
 
     def enter(module: nn.Module, *_: object) -> None:
-        before.append(counter.get_total_flops())
+        before.append(counter.get_total_flops() + beyond)
 
     def leave(module: nn.Module, _: object, output: object) -> None:
-        name = names[module]
-        by_module[name] = by_module.get(name, 0) + (counter.get_total_flops() - before.pop()) // 2
+        nonlocal beyond
+        name, flops = names[module], counter.get_total_flops() + beyond - before.pop()
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and isinstance(output, Tensor):
+            exact = 2 * output.numel() * module.weight[0].numel()
+            beyond, flops = beyond + exact - flops, exact
+        by_module[name] = by_module.get(name, 0) + flops // 2
         if isinstance(output, Tensor):
             outputs[name] = tuple(output.shape)
 
@@ -215,10 +207,14 @@ def _counted(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[int, dict[str,
         handles += [module.register_forward_hook(leave) for module in names]
         try:
             model(*inputs)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{type(model).__name__} cannot take an input of {shapes}: {reason}") from error
         finally:
             for handle in handles:
                 handle.remove()
-    return counter.get_total_flops() // 2, by_module, outputs
+    return (counter.get_total_flops() + beyond) // 2, by_module, outputs
 
 
 def _training_macs(model: nn.Module, both: Callable[[], None], parameters: Sequence[nn.Parameter]) -> int:
