@@ -56,7 +56,7 @@ def test_peak_memory_is_what_is_held_at_once() -> None:
 
     x = torch.zeros(1000, 1000)
     costs = profile(Doubled(), [x], runs=1)
-    assert costs.peak_bytes == 2 * 4 * x.numel()
+    assert 0 <= costs.peak_bytes - 2 * 4 * x.numel() < 1024  # and scalars
 
 
 def test_training_counts_both_passes_and_leaves_the_model_alone() -> None:

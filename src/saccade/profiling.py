@@ -253,7 +253,8 @@ def _latency(run: Callable[[], None], device: torch.device, runs: int) -> Latenc
         _wait(device)
         seconds.append(time.perf_counter() - start)
     at = torch.quantile(torch.tensor(seconds, dtype=torch.float64), torch.tensor([0.1, 0.9, 0.99], dtype=torch.float64))
-    return Latency(statistics.median(seconds), *(float(value) for value in at), runs=runs)
+    p10, p90, p99 = at.tolist()
+    return Latency(statistics.median(seconds), p10, p90, p99, runs)
 
 
 def _wait(device: torch.device) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -193,8 +192,9 @@ class X3DBlock(nn.Module):
         self.depthwise_norm: nn.Module = nn.BatchNorm3d(inner_channels)
         self.attention = SqueezeExcitation(inner_channels) if se else None
         self.project = PointwiseConv3d(inner_channels, out_channels)
-        self.project_norm: nn.Module = nn.BatchNorm3d(out_channels)
-        nn.init.zeros_(cast(nn.BatchNorm3d, self.project_norm).weight)  # a new block starts as its shortcut
+        last = nn.BatchNorm3d(out_channels)
+        nn.init.zeros_(last.weight)  # a new block starts as its shortcut
+        self.project_norm: nn.Module = last
         self.shortcut: nn.Conv3d | None = None
         self.shortcut_norm: nn.Module | None = None
         if stride != 1 or in_channels != out_channels:
