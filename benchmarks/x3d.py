@@ -25,7 +25,7 @@ class PlainConv3d(nn.Conv3d):
             groups=conv.groups,
             bias=conv.bias is not None,
         )
-        self.load_state_dict(conv.state_dict())
+        self.to(conv.weight).load_state_dict(conv.state_dict())
 
 
 class PlainX3D(X3D):
