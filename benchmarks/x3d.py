@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from saccade.bench import Comparison
-from saccade.nn.x3d import X3D, PointwiseConv3d, SpatialConv3d, TemporalConv3d, x3d_s
+from saccade.nn.clip_convolutions import PointwiseConv3d, SpatialConv3d, TemporalConv3d
+from saccade.nn.x3d import X3D, x3d_s
 
 
 class PlainConv3d(nn.Conv3d):

@@ -5,11 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saccade.nn.clip_convolutions import PointwiseConv3d, SpatialConv3d, TemporalConv3d
 from saccade.nn.x3d import (
     X3D,
-    PointwiseConv3d,
-    SpatialConv3d,
-    TemporalConv3d,
     X3DBlock,
     round_width,
     x3d_l,
