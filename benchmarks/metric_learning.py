@@ -1,7 +1,7 @@
 """The metric-learning toolkit against pytorch-metric-learning: losses (forward and backward), miners, accuracy.
 
-Limit of losses: three matrix products of the batch with itself and a few passes over B x B floats; losses over triplets add a
-sort of the rows. What the peer writes out (pairs x pairs, B x B x B) is not limited by the problem.
+Limit of losses: three matrix products of the batch with itself and a few passes over B x B floats; losses over triplets
+add a sort of the rows. What the peer writes out (pairs x pairs, B x B x B) is not limited by the problem.
 Limit of miners: one distance matrix, a few passes over it, and the tuples that come out. Limit of the accuracy
 calculator: one product of the embeddings with themselves (the same that faiss makes for the peer), one pass over each
 row, and a few over the neighbours.
