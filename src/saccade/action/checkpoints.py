@@ -11,6 +11,7 @@ from torch import Tensor
 from saccade.action.motionformer import HALF, Motionformer
 from saccade.checkpoints import Rule, StateDict, convert, load_strict, read_state
 from saccade.nn.input_spec import InputSpec
+from saccade.nn.video_vit import Attention
 
 _PREFIX = r"(?:module\.)?(?:base_model\.)?"
 
@@ -92,9 +93,9 @@ def convert_tsm(state: Mapping[str, Tensor]) -> StateDict:
 def convert_motionformer(state: Mapping[str, Tensor]) -> StateDict:
     """Turn the authors' state dict into that of [`Motionformer`][saccade.action.motionformer.Motionformer].
 
-    The two-dimensional patch embedding, which no clip passes, is dropped, and so is a table of space where there is one
-    of space and time. The two classifiers of EPIC-Kitchens become `verb` and `noun`. The weights were trained without
-    the projection of the temporal values: build the model with `value_projection=False`.
+    The two-dimensional patch embedding is dropped where there are tubelets, for no clip passes it, and so is a table of
+    space where there is one of space and time. The two classifiers of EPIC-Kitchens become `verb` and `noun`. The
+    weights were trained without the projection of the temporal values: build the model with `value_projection=False`.
 
     Args:
         state: Keys `patch_embed_3d.proj.*`, `blocks.0.attn.qkv.*` and the like.
@@ -105,7 +106,9 @@ def convert_motionformer(state: Mapping[str, Tensor]) -> StateDict:
     Raises:
         ValueError: Keys that are not known.
     """
-    converted = convert(state, MOTIONFORMER)
+    flat = Rule(r"patch_embed\.proj\.(weight|bias)", r"patch_embed.\1", lambda x: x.unsqueeze(2) if x.ndim == 4 else x)
+    tubelets = "patch_embed_3d.proj.weight" in state
+    converted = convert(state, MOTIONFORMER if tubelets else (flat, *MOTIONFORMER))
     if "st_embed" in converted:
         converted.pop("pos_embed", None)
     return converted
@@ -148,7 +151,7 @@ def motionformer_from(state: Mapping[str, Tensor], *, heads: int | None = None, 
     if missing or not depth:
         raise ValueError(f"the state dict is not one of Motionformer: {', '.join(missing) or 'blocks'} missing")
     classes = {name: ours[key].shape[0] for name, key in names.items()}
-    kind = "divided" if "blocks.0.timeattn.qkv.weight" in ours else "joint"
+    kind: Attention = "divided" if "blocks.0.timeattn.qkv.weight" in ours else "joint"
     model = Motionformer(
         image_size=grid * patch,
         patch_size=patch,

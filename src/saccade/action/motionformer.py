@@ -1,11 +1,11 @@
 """Motionformer: a video transformer whose attention follows things as they move (arXiv:2106.05392).
 
-A transformer on video that compares all tokens with all others, or a cell only with itself over time, has no idea that a
-thing which is here now was over there before. Trajectory attention has: for each query and each frame it first pools that
-frame by a softmax over its cells, which finds where the query's thing is in it, and then attends along the row of pooled
-tokens, one a frame, over time. It takes the place of joint or divided space-time attention in any transformer on
+A transformer on video that compares all tokens with all others, or a cell only with itself over time, has no idea that
+a thing which is here now was over there before. Trajectory attention has: for each query and each frame it first pools
+that frame by a softmax over its cells, which finds where the query's thing is in it, and then attends along the row of
+pooled tokens, one a frame, over time. It takes the place of joint or divided space-time attention in any transformer on
 space-time tokens; it needs no optical flow and no labels beyond the action's. It helps where motion decides
-(Something-Something, EPIC-Kitchens), and for whoever wants correspondence in time without computing flow.
+(Something-Something, EPIC-Kitchens), and whoever wants correspondence in time without computing flow.
 
 1. *Tokens.* Tubelets of 2 x 16 x 16 pixels become tokens; learnt positions in space and in time are added, and a class
    token is put in front ([`VideoTransformer`][saccade.nn.video_vit.VideoTransformer]).
@@ -14,14 +14,15 @@ space-time tokens; it needs no optical flow and no labels beyond the action's. I
 3. *Time.* A new query, projected from the query's own-frame token, attends to the projections of its trajectory tokens
    ([`TrajectoryAttention`][saccade.nn.space_time_attention.TrajectoryAttention], exact, without the tensor of all
    queries by all keys).
-4. *Orthoformer.* The quadratic cost of step 2 falls to a linear one when queries and keys meet through a few prototypes:
-   tokens chosen one by one to be as orthogonal as possible
+4. *Orthoformer.* The quadratic cost of step 2 falls to a linear one when queries and keys meet through a few
+   prototypes: tokens chosen one by one to be as orthogonal as possible
    ([`orthoformer_attention`][saccade.ops.frame_attention.orthoformer_attention]). `attention="orthoformer"` does that;
    `nystrom` and `performer` are the paper's comparisons.
 
 Weights come from an image transformer (`load_image_vit`), or from the authors' checkpoints
 ([`load_motionformer_checkpoint`][saccade.action.checkpoints.load_motionformer_checkpoint]). Those were trained without
-the projection of the temporal values; converted models say so by `value_projection=False`, and new ones follow the paper.
+the projection of the temporal values; converted models say so by `value_projection=False`, and new ones follow the
+paper.
 """
 
 from __future__ import annotations
@@ -33,15 +34,13 @@ from saccade.nn.video_vit import VideoTransformer
 
 HALF = (0.5, 0.5, 0.5)
 
-EPIC_CLASSES = {"verb": 97, "noun": 300}
-
 
 class Motionformer(VideoTransformer):
     """A [`VideoTransformer`][saccade.nn.video_vit.VideoTransformer] with the sizes of the paper's base model.
 
-    All arguments are those of the transformer: `attention` chooses between `trajectory` (the method), its approximations
-    `orthoformer`, `nystrom` and `performer`, and the baselines `joint` and `divided`; `num_classes` may be a dict such
-    as `{"verb": 97, "noun": 300}`.
+    All arguments are those of the transformer: `attention` chooses between `trajectory` (the method), its
+    approximations `orthoformer`, `nystrom` and `performer`, and the baselines `joint` and `divided`; `num_classes` may
+    be a dict such as `{"verb": 97, "noun": 300}`.
 
     Note:
         Source: arXiv:2106.05392. 109 million parameters and about 370 GFLOPs a clip of 16 frames of 224 pixels.

@@ -72,7 +72,11 @@ def run_tracks(cell: Cell) -> Outcome:
     metrics: dict[str, float] = {}
     outcome = Outcome(metrics)
     speeds = settings["speeds"]
-    for number, speed in enumerate(speeds):
+
+    def report(share: float) -> None:
+        cell.progress((len(metrics) + share) / len(speeds))
+
+    for speed in speeds:
         torch.manual_seed(cell.seed)
         reader = TrackReader(kind)
         world = TrackWorld(SPEEDS[speed], seed=cell.seed)
@@ -84,7 +88,7 @@ def run_tracks(cell: Cell) -> Outcome:
             steps=settings["steps"],
             seed=cell.seed,
             device=cell.device,
-            progress=lambda share, number=number: cell.progress((number + share) / len(speeds)),
+            progress=report,
             gradient_clip_val=1.0,
         )
         test = world.batch("test", range(settings["test_clips"]))
@@ -205,8 +209,8 @@ def _settings(**given: Any) -> dict[str, Any]:
 MOTIONFORMER = Claim(
     slug="motionformer",
     statement=(
-        "Where objects move, a block of trajectory attention tells what a marked object does better than one of divided "
-        "space-time attention by at least 4 points of top-1 accuracy; where they stand still, it is not better. "
+        "Where objects move, a block of trajectory attention tells what a marked object does better than one of "
+        "divided space-time attention by at least 4 points of top-1 accuracy; where they stand still, it is not better. "
         "Untrained, it finds a moving patch again, and Orthoformer's few prototypes come within 0.2 of exact attention "
         "on clustered tokens, at most half the error of the alternatives."
     ),
@@ -246,8 +250,8 @@ MOTIONFORMER = Claim(
     ],
     data={
         "tracks": Data(
-            "Track world: four objects on 5 x 5 cells over 6 frames, moving 1.27 cells a frame or none; in which of six "
-            "orders does the marked one go through three states?",
+            "Track world: four objects on 5 x 5 cells over 6 frames, moving 1.27 cells a frame or none; in which of "
+            "six orders does the marked one go through three states?",
             note=(
                 "Chance is 16.7 %, and 50 % is reached from the marked token alone. The networks have one block and "
                 "22,000 parameters and start from scratch; the paper's are pretrained on images."

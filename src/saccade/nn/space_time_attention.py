@@ -76,7 +76,7 @@ class JointSpaceTimeAttention(nn.Module):
 
 
 class DividedAttention(JointSpaceTimeAttention):
-    """Attention within each cell over time, or within each frame over space; the class token sees all and is seen by all.
+    """Attention of each cell over time, or of each frame over space; the class token sees all and is seen by all.
 
     Args:
         dim: Width of a token.
@@ -209,7 +209,7 @@ class TrajectoryAttention(JointSpaceTimeAttention):
         drawn = orthogonal_gaussian(self.num_landmarks, self.dim // self.num_heads, generator)
         self.projection.copy_(drawn)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, x: Float[Tensor, "b n d"], num_frames: int, return_attention: bool = False
     ) -> Float[Tensor, "b n d"] | tuple[Float[Tensor, "b n d"], Float[Tensor, "b h m t"]]:
         """Attend along trajectories.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Literal
 
 import torch
@@ -44,7 +43,7 @@ class DropPath(nn.Module):
             raise ValueError(f"the rate of DropPath has to be in [0, 1), not {rate}")
         self.rate = rate
 
-    def forward(self, x: Float[Tensor, "b *rest"]) -> Float[Tensor, "b *rest"]:
+    def forward(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
         """Args: `x`, the branch. Returns: it, or zeros."""
         if not self.training or self.rate == 0:
             return x
@@ -225,11 +224,13 @@ class VideoTransformer(nn.Module):
             if attention == "divided":
                 blocks.append(DividedSpaceTimeBlock(dim, *options, mlp_ratio, rate))
                 continue
-            make = partial(JointSpaceTimeAttention, dim, *options)
-            if attention != "joint":
-                kind = None if attention == "trajectory" else attention
-                make = partial(TrajectoryAttention, dim, *options, value_projection, kind, num_landmarks)  # type: ignore[arg-type]
-            blocks.append(SpaceTimeBlock(dim, make(), mlp_ratio, rate))
+            layer: nn.Module
+            if attention == "joint":
+                layer = JointSpaceTimeAttention(dim, *options)
+            else:
+                approximation = None if attention == "trajectory" else attention
+                layer = TrajectoryAttention(dim, *options, value_projection, approximation, num_landmarks)
+            blocks.append(SpaceTimeBlock(dim, layer, mlp_ratio, rate))
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.pre_logits = nn.Linear(dim, dim) if pre_logits else None
