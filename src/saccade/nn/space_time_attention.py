@@ -191,6 +191,8 @@ class TrajectoryAttention(JointSpaceTimeAttention):
         self.value_projection, self.approximation, self.num_landmarks = value_projection, approximation, num_landmarks
         self.proj_q = nn.Linear(dim, dim, bias=qkv_bias)
         self.proj_kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
+        if qkv_bias and not value_projection:
+            self.proj_kv.bias.requires_grad_(False)  # the keys' half drops out of the softmax, the other is not used
         if approximation == "performer":
             self.projection: Tensor
             self.register_buffer("projection", orthogonal_gaussian(num_landmarks, dim // num_heads))

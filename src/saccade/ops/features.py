@@ -68,6 +68,6 @@ def positive_features(
         raise ValueError(f"kind is 'query' or 'key', not {kind!r}")
     x = x * x.shape[-1] ** -0.25
     dot = torch.matmul(x, projection.to(x).mT)
-    largest = dot.detach().amax(-1 if kind == "query" else (-2, -1), keepdim=True)
+    largest = dot.amax(-1 if kind == "query" else (-2, -1), keepdim=True)
     exponent = dot - x.square().sum(-1, keepdim=True) / 2
     return ((exponent - largest).exp() + epsilon) * projection.shape[0] ** -0.5
