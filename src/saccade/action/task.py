@@ -123,7 +123,7 @@ class ActionClassification(Task):
         """Cross-entropy of single clips."""
         self._count(batch)
         video = batch["video"].flatten(0, 1) if batch["video"].ndim == 6 else batch["video"]
-        label = batch["label"].repeat_interleave(video.shape[0] // len(batch["label"]))
+        label = batch["label"].repeat_interleave(video.shape[0] // len(batch["label"]), dim=0)
         self._check_labels(label)
         logits = self.backbone(video)
         pairs = zip(logits.values(), label.unbind(1), strict=True) if isinstance(logits, dict) else [(logits, label)]

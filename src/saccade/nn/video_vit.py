@@ -219,7 +219,7 @@ class VideoTransformer(nn.Module):
             self.temp_embed = nn.Parameter(torch.zeros(1, times, dim))
         self.drop = nn.Dropout(drop)
         blocks: list[nn.Module] = []
-        for rate in torch.linspace(0, drop_path, depth).tolist():
+        for rate in (drop_path * i / max(depth - 1, 1) for i in range(depth)):
             options = (heads, qkv_bias, attn_drop, drop)
             if attention == "divided":
                 blocks.append(DividedSpaceTimeBlock(dim, *options, mlp_ratio, rate))
