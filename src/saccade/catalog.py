@@ -533,7 +533,7 @@ METHODS: tuple[Method, ...] = (
         converter="saccade.action.checkpoints:convert_motionformer",
         checkpoints=(
             "Kinetics-400, Kinetics-600, Something-Something V2 and EPIC-Kitchens-100, base, HR and L, with joint and "
-            "divided attention for two of them; trained without the projection of the temporal values."
+            "divided attention for two of them; trained without the projection of the temporal values"
         ),
     ),
     Method(
