@@ -229,7 +229,7 @@ MOTIONFORMER = Claim(
     },
     expectations=[
         Beats("trajectory", "divided", by=4.0, metric="moving"),
-        Beats("divided", "trajectory", by=0.0, metric="still"),
+        Beats("divided", "trajectory", by=0.0, metric="still", on=("tracks",)),
         Beats("trajectory", "joint", by=0.0, metric="moving", on=("plateau",)),
         Within("orthoformer", "error", at_most=0.2),
         Within("random", "ratio", at_least=2.0),
@@ -249,7 +249,10 @@ MOTIONFORMER = Claim(
         ),
         "plateau": Data(
             "The same world trained to a plateau, with 3,000 steps, and also at half speed",
-            note="Chance is 16.7 %. Takes about a quarter of an hour on two cores.",
+            note=(
+                "Chance is 16.7 %. On still objects all three come to about 100 %. Takes about a quarter of an hour on two "
+                "cores."
+            ),
             settings={"steps": 3000, "speeds": ("moving", "half", "still"), "lr": _PLATEAU_LR},
         ),
         "clusters": Data(
@@ -275,5 +278,14 @@ MOTIONFORMER = Claim(
         **{f"training loss, objects {speed}": Axis("optimiser step", "cross-entropy (nats)") for speed in SPEEDS},
         "error over prototypes": Axis("prototypes (Performer: half the features)", "relative error", log_x=True),
     },
-    limits="",
+    limits=(
+        "The world gives tokens, for from pixels nothing was learnt in small: tiny transformers stayed near chance for "
+        "some hundred steps, whatever their attention. The paper's models start from an image transformer. At 800 "
+        "steps the comparison is one of how soon matching is learnt, and joint attention, which varies much from seed "
+        "to seed, stands between the others without a promised margin; its distance to trajectory attention is as "
+        "large on still objects as on moving ones, so that motion does not explain it. Trained to a plateau (--on "
+        "plateau) joint attention catches up: both are near 99 % on moving objects, and divided attention stays near "
+        "80 %, for the object has left the cell it looks at. The learning rate was chosen among 1e-3, 2e-3, 4e-3 and "
+        "1e-2 (plateau: 1e-3 to 4e-3, on moving objects) for each arm alike, on a validation stream of other seeds."
+    ),
 )
