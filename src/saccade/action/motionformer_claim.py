@@ -283,7 +283,7 @@ MOTIONFORMER = Claim(
         "trajectory attention on moving objects and 6 above it on still ones, with a spread of 10. Trained to a "
         "plateau (--on plateau) joint attention catches up: in a run of four seeds both were at 98 % and more on "
         "moving objects and divided attention stayed near 80 %, for the object has left the cell it looks at. The "
-        "learning rate was chosen among 1e-3, 2e-3, 4e-3 and 1e-2 (plateau: 1e-3 to 4e-3, on moving objects) for each arm alike, on a "
-        "validation stream of other seeds."
+        "learning rate was chosen among 1e-3, 2e-3, 4e-3 and 1e-2 (plateau: 1e-3 to 4e-3, on moving objects) for each "
+        "arm alike, on a validation stream of other seeds."
     ),
 )
