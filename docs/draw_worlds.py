@@ -88,6 +88,30 @@ def scenes() -> np.ndarray:
     return picture.repeat(3, 0).repeat(3, 1)
 
 
+def stick_figures() -> np.ndarray:
+    """Queries on the left, each followed by figures in more and more different poses, with the distance as a bar."""
+    from saccade.worlds.stick_figures import StickFigures
+
+    world = StickFigures(size=64, noise=0.1)
+    figures = world.batch("test", range(400))
+    distances = figures.label_distances()
+    rows = []
+    for query in (0, 5, 8):
+        order = distances[query].argsort()
+        shown = [query, *(int(order[place]) for place in (1, 2, 4, 10, 40, 120, 399))]
+        tiles = []
+        for column, item in enumerate(shown):
+            grey = 1 - figures.images[item, 0].clamp(0, 1)
+            tile = torch.cat([torch.stack([grey, grey, grey], -1), torch.ones(5, 64, 3)])
+            long = round(64 * min(float(distances[query, item]) / 2, 1.0))
+            tile[-4:-1] = 0.92
+            tile[-4:-1, :long] = torch.tensor([0.3, 0.47, 0.66])
+            tiles.append(torch.nn.functional.pad(framed(tile), (0, 0, 0, 10 if column == 0 else 0), value=1.0))
+        rows.append(torch.cat(tiles, 1))
+    picture = (255 * torch.cat(rows)).byte().numpy()
+    return picture.repeat(2, 0).repeat(2, 1)
+
+
 def tracks() -> np.ndarray:
     """A clip of moving and one of still objects, frames side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -127,7 +151,7 @@ def framed(picture: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(picture, (0, 0, 3, 3, 3, 3), value=1.0)
 
 
-WORLDS = {"graphs": graphs, "motion": motion, "scenes": scenes, "tracks": tracks}
+WORLDS = {"graphs": graphs, "motion": motion, "scenes": scenes, "stick-figures": stick_figures, "tracks": tracks}
 
 
 def main() -> None:

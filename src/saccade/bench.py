@@ -11,7 +11,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Comparison:
         target: The ratio of times (peer / ours) that we mean to reach.
         memory_target: The ratio of peak memory (peer / ours) that we mean to reach; `None`: memory is not measured.
         limit: What bounds the speed: operations, bytes.
+        group: Comparisons of a group are also summed up by their geometric mean.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Comparison:
     target: float = 1.0
     memory_target: float | None = None
     limit: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,43 @@ class Measured:
         return {**asdict(self), "met": self.met}
 
 
-def compare(comparison: Comparison, *, rounds: int = 7, min_seconds: float = 0.2) -> Measured:
+def geometric_mean(group: str, measured: Sequence[Measured], target: float) -> Measured:
+    """The geometric mean of the times of both sides over a group, and so of the ratios.
+
+    Args:
+        group: What to call it.
+        measured: Its comparisons.
+        target: The mean ratio that we mean to reach.
+
+    Returns:
+        As one more comparison.
+    """
+    ours, peer = (statistics.geometric_mean(getattr(m, side) for m in measured) for side in ("ours_s", "peer_s"))
+    return Measured(
+        name=f"geometric mean of {len(measured)} {group}",
+        peer_name=measured[0].peer_name,
+        ours_s=ours,
+        peer_s=peer,
+        ratio=peer / ours,
+        target=target,
+        ours_bytes=None,
+        peer_bytes=None,
+        memory_ratio=None,
+        memory_target=None,
+        limit="",
+    )
+
+
+def compare(
+    comparison: Comparison, *, rounds: int = 7, min_seconds: float = 0.2, most_seconds: float = 30.0
+) -> Measured:
     """Time both sides, alternating, so that a drift of the machine meets both alike.
 
     Args:
         comparison: What to time.
         rounds: How often each side is timed; the medians are compared.
         min_seconds: The least time of one round of one side.
+        most_seconds: Slow sides get fewer rounds, at least one, to stay about within this time.
 
     Returns:
         Medians and ratios; a ratio above 1 says that ours is ahead.
@@ -84,11 +116,17 @@ def compare(comparison: Comparison, *, rounds: int = 7, min_seconds: float = 0.2
     sides = {"ours": comparison.ours, "peer": comparison.peer}
     timers = {side: Timer("f()", globals={"f": f}, num_threads=torch.get_num_threads()) for side, f in sides.items()}
     loops: dict[str, int] = {}
+    once = 0.0
     for side, function in sides.items():
-        function()
         start = time.perf_counter()
-        timers[side].timeit(1)
-        loops[side] = max(1, round(min_seconds / max(time.perf_counter() - start, 1e-7)))
+        function()
+        if time.perf_counter() - start < most_seconds / 10:  # else the first call tells well enough
+            start = time.perf_counter()
+            timers[side].timeit(1)
+        took = max(time.perf_counter() - start, 1e-7)
+        loops[side] = max(1, round(min_seconds / took))
+        once += loops[side] * took
+    rounds = max(1, min(rounds, int(most_seconds / once)))
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(rounds):
         for side, timer in timers.items():

@@ -122,7 +122,7 @@ GOOD = torch.randn(4, 8), torch.tensor([0, 1, 2, 0])
 @pytest.mark.parametrize(
     ("x", "y", "error", "message"),
     [
-        (GOOD[0][0], GOOD[1], ValueError, r"shape \(8,\); \(batch, 8\) is accepted"),
+        (GOOD[0][0], GOOD[1], ValueError, r"shape \(8,\); \(number, size\) is accepted"),
         (torch.randn(4, 9), GOOD[1], ValueError, r"shape \(4, 9\); \(batch, 8\)"),
         (GOOD[0], GOOD[1].float(), TypeError, "labels are torch.float32"),
         (GOOD[0], GOOD[1] + 3, ValueError, r"label 5 is outside the classes 0 to 4 \(5 classes\)"),

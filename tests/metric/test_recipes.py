@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from saccade.cli import main
 from saccade.metric.datasets import LAYOUTS, RetrievalImages
 from saccade.training.recipes import recipes
 
-METRIC = [name for name in recipes() if name.startswith("metric/")]
+METRIC = [name for name in recipes() if name.startswith(("metric/proxy-anchor-", "metric/metric-learning-"))]
 
 
 def picture(path: Path, number: int) -> None:
@@ -110,7 +111,7 @@ def test_every_recipe_runs_on_a_miniature(
     monkeypatch.chdir(tmp_path)
     arguments = ["fit", "--config", name, "--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"]
     if not name.endswith("digits"):
-        WRITE[name.removeprefix("metric/proxy-anchor-").partition("-")[0]](tmp_path)
+        WRITE[re.sub(r"metric/(proxy-anchor|metric-learning)-", "", name).partition("-")[0]](tmp_path)
         arguments += ["--data.root", str(tmp_path), "--data.size", "64", "--data.batch_size", "3"]
         arguments += ["--data.num_workers", "0", "--model.init_args.model.init_args.pretrained", "false"]
     assert main(arguments) == 0, capsys.readouterr().err

@@ -8,9 +8,14 @@ import sys
 from datetime import date
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from saccade.bench import Measured
 
 FOLDERS = (Path(__file__).parents[3] / "benchmarks", Path(__file__).parents[1] / "benchmarks")
 """The checkout's, or the copy that the wheel holds."""
@@ -34,8 +39,6 @@ def bench(
     from rich.console import Console
     from rich.table import Table
 
-    from saccade.bench import compare
-
     if threads is not None:
         torch.set_num_threads(threads)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -44,10 +47,8 @@ def bench(
         table = Table(title=f"{name}: times of the peer / times of ours", title_justify="left")
         for column in ("what", "peer", "ours", "theirs", "ratio", "memory ratio", "target"):
             table.add_column(column, justify="left" if column in ("what", "peer") else "right")
-        for comparison in _load(files[name]).comparisons():
-            if match and match not in comparison.name:
-                continue
-            measured = compare(comparison)
+        module = _load(files[name])
+        for measured in _measured(module, match):
             rows.append({"slug": name} | measured.row())
             memory = "" if measured.memory_ratio is None else f"{measured.memory_ratio:.1f}"
             wanted = f"{measured.target:g}" + (f" / {measured.memory_target:g}" if measured.memory_target else "")
@@ -62,6 +63,21 @@ def bench(
         _record(folder / "results.json", rows)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
+
+
+def _measured(module: ModuleType, match: str) -> Iterator[Measured]:
+    """Each comparison, and at the end the geometric mean of each group that the file names in `GROUPS`."""
+    from saccade.bench import compare, geometric_mean
+
+    groups: dict[str, list[Measured]] = {}
+    for comparison in module.comparisons():
+        if match in comparison.name:
+            measured = compare(comparison)
+            groups.setdefault(comparison.group, []).append(measured)
+            yield measured
+    for group, target in getattr(module, "GROUPS", {}).items():
+        if len(groups.get(group, ())) > 1:
+            yield geometric_mean(group, groups[group], target)
 
 
 def _record(path: Path, rows: list[dict[str, Any]]) -> None:

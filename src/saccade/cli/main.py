@@ -18,6 +18,7 @@ from saccade.cli.methods import list_methods, show
 from saccade.cli.pointing import pointing
 from saccade.cli.predict import predict
 from saccade.cli.reproduce import reproduce
+from saccade.cli.search import search
 from saccade.cli.smooth import smooth
 
 ClickException: Any = typer.BadParameter.__mro__[2]
@@ -39,6 +40,7 @@ app.command()(explain)
 app.command()(pointing)
 app.command()(predict)
 app.command()(smooth)
+app.add_typer(search, name="search")
 
 
 @app.callback(invoke_without_command=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from saccade.checkpoints import StateDict, load_strict, read_state
 from saccade.explain import checkpoints
 from saccade.explain.excitation import WEIGHTED
+from saccade.nn.backbones import timm_weights
 from saccade.surgery import find_layers
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -134,23 +135,12 @@ def _published(
         model = torchvision.models.get_model(name, weights=entry)
         return model, tuple(entry.meta["categories"]), tuple(transform.mean), tuple(transform.std), str(entry)
     config = timm.get_pretrained_cfg(name)
-    if config is None or not (config.url or config.hf_hub_id):
+    source, cached = timm_weights(name)
+    if config is None or source is None:
         raise ValueError(f"timm publishes no weights for {name}: give --weights FILE, or --weights none")
-    _may_load(name, _timm_cached(config), download, "size unknown", str(config.hf_hub_id or config.url))
+    _may_load(name, cached, download, "size unknown", source)
     model = timm.create_model(name, pretrained=True)
-    return model, (), tuple(config.mean), tuple(config.std), f"timm, {config.hf_hub_id or config.url}"
-
-
-def _timm_cached(config: object) -> bool:
-    hub = getattr(config, "hf_hub_id", None)
-    if hub:
-        from huggingface_hub import try_to_load_from_cache
-
-        return any(
-            isinstance(try_to_load_from_cache(hub, file), str) for file in ("model.safetensors", "pytorch_model.bin")
-        )
-    url = getattr(config, "url", "") or ""
-    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name).is_file()
+    return model, (), tuple(config.mean), tuple(config.std), f"timm, {source}"
 
 
 def _may_load(name: str, cached: bool, download: bool, size: str, source: str) -> None:

@@ -58,3 +58,26 @@ def convert_proxy_anchor(state: Mapping[str, Tensor]) -> StateDict:
     """
     inception = any("inception_3a" in key for key in state)
     return convert(state, [*HEAD, *(INCEPTION if inception else RESNET)])
+
+
+LOG_RATIO = [
+    Rule(r"model\.fc\.(weight|bias)", r"head.\1"),
+    Rule(r"fc\..*", None),  # of a plain ImageNet network: its classifier
+    *RESNET,
+]
+
+
+def convert_log_ratio(state: Mapping[str, Tensor]) -> StateDict:
+    """A training checkpoint of the authors' log-ratio code, or a plain torchvision ResNet, for `LogRatioModel`.
+
+    Args:
+        state: Keys `model.layer1.0.conv1.weight`, ..., `model.fc.weight` (d, c); or those of torchvision, whose
+            classifier is left out, so that the head starts at random.
+
+    Returns:
+        Keys `backbone.*` and `head.*`.
+
+    Raises:
+        ValueError: Keys that belong to neither.
+    """
+    return convert(state, LOG_RATIO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -142,6 +143,34 @@ def in_shop(root: Path, train: bool) -> list[Record]:
     ]
 
 
+def inaturalist_2018(root: Path, train: bool) -> list[Record]:
+    """The retrieval split of iNaturalist 2018, by Smooth-AP (arXiv:2007.12163): 5,690 classes train, 2,452 test.
+
+    `train2018.json`, `val2018.json` and `train_val2018/` of the challenge, and
+    `Inat_dataset_splits/Inaturalist_{train,test}_set1.txt` with one image path a line.
+    """
+    part = "train" if train else "test"
+    file = require(
+        root / "Inat_dataset_splits" / f"Inaturalist_{part}_set1.txt",
+        "iNaturalist's retrieval split",
+        "the page of Smooth-AP",
+    )
+    classes: dict[str, int] = {}
+    for name in ("train2018.json", "val2018.json"):
+        listing = json.loads(require(root / name, "iNaturalist 2018", "the challenge's page").read_text())
+        try:
+            category = {row["image_id"]: int(row["category_id"]) for row in listing["annotations"]}
+            classes |= {row["file_name"]: category[row["id"]] for row in listing["images"]}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{root / name} lacks {error}; images and annotations of COCO's kind are wanted") from None
+    paths = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    for number, path in enumerate(paths, start=1):
+        if path not in classes:
+            raise ValueError(f"{file}, line {number}: {path} is in neither train2018.json nor val2018.json")
+    number_of = {category: at for at, category in enumerate(sorted({classes[path] for path in paths}))}
+    return [Record(root / path, number_of[classes[path]]) for path in paths]
+
+
 def image_folder(root: Path, train: bool) -> list[Record]:
     """A person's own images: `train/<class>/*` and `test/<class>/*`."""
     folder = require(
@@ -155,9 +184,10 @@ LAYOUTS: dict[str, Callable[[Path, bool], list[Record]]] = {
     "cars": cars_196,
     "sop": stanford_online_products,
     "inshop": in_shop,
+    "inat": inaturalist_2018,
     "folder": image_folder,
 }
-Layout = Literal["cub", "cars", "sop", "inshop", "folder"]
+Layout = Literal["cub", "cars", "sop", "inshop", "inat", "folder"]
 
 
 class RetrievalImages(DataModule):
@@ -227,6 +257,7 @@ class SmallImages(DataModule):
         root: The data root, for Omniglot.
         batch_size: Samples a step.
         seed: Of the split, the order and nothing else.
+        samples_per_class: A batch holds so many of each of its classes; 0: batches are drawn at random.
     """
 
     def __init__(
@@ -235,8 +266,10 @@ class SmallImages(DataModule):
         root: str | None = None,
         batch_size: int = 64,
         seed: int = 0,
+        samples_per_class: int = 0,
     ) -> None:
         super().__init__(batch_size, 0, seed)
+        self.samples_per_class = samples_per_class
         if name == "digits":
             digits, order = load_digits(), torch.randperm(10, generator=torch.Generator().manual_seed(seed)).tolist()
             self.train_images, self.val_images = (in_orientations(digits.of(part)) for part in (order[:5], order[5:]))
@@ -245,6 +278,10 @@ class SmallImages(DataModule):
             unseen = ("Japanese_(katakana)", "Sanskrit", "Tagalog")
             self.train_images = load_omniglot(place, "small1")
             self.val_images = load_omniglot(place, "small2", alphabets=unseen)
+        # from a person's own picture: bright ink on a dark ground, grey
+        side = self.train_images.images.shape[-1]
+        end = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
+        self.test_transform = v2.Compose([v2.Grayscale(), v2.Resize((side, side)), *end])
 
     @property
     def num_classes(self) -> int:
@@ -258,6 +295,12 @@ class SmallImages(DataModule):
     def val_set(self) -> TensorDataset:
         """Unseen classes."""
         return _tensors(self.val_images)
+
+    def train_order(self, dataset: Dataset[Any], generator: torch.Generator) -> Tensor:
+        """Random, or balanced over classes."""
+        if not self.samples_per_class:
+            return super().train_order(dataset, generator)
+        return balanced_order(self.train_images.labels, self.samples_per_class, generator)
 
 
 def in_orientations(images: LabelledImages) -> LabelledImages:

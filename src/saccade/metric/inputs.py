@@ -60,3 +60,7 @@ def check_finite(embeddings: Tensor, name: str = "embeddings") -> None:
     bad = int((~torch.isfinite(embeddings)).any(dim=-1).sum())
     if bad:
         raise ValueError(f"{bad} of {len(embeddings)} {name} hold NaN or infinity: did the training diverge?")
+
+
+class ArgumentError(ValueError, AssertionError):
+    """A `ValueError` that code which expects the reference library's `AssertionError` catches, too."""

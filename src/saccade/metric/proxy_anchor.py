@@ -28,15 +28,20 @@ authors train it: any backbone, average plus maximum pooling, a linear layer, fr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from saccade.metric.inputs import check_embeddings, check_labels
+from saccade.metric.distances import BaseDistance, CosineSimilarity
+from saccade.metric.inputs import check_embeddings
+from saccade.metric.losses.base import Init, WeightedLoss, elements, widen_
+from saccade.metric.losses.classification import class_labels
+from saccade.metric.losses.sums import grouped_logsumexp
+from saccade.metric.reducers import BaseReducer, DivisorReducer, LossDict
 from saccade.metric.tuples import IndicesTuple, appearance_weights
 from saccade.nn.backbones import feature_extractor
 
@@ -44,7 +49,7 @@ EPS = 1e-12
 """Added to squared norms, as in the authors' code."""
 
 
-class ProxyAnchorLoss(nn.Module):
+class ProxyAnchorLoss(WeightedLoss):
     """Proxy Anchor loss (arXiv:2003.13911, eq. 4).
 
     Embeddings and proxies are normalised inside. The computation is in float32, also under autocast: at the default
@@ -55,6 +60,7 @@ class ProxyAnchorLoss(nn.Module):
         embedding_size: Width d of the embeddings.
         margin: Margin δ: how far beyond 0 similarities are pushed on either side.
         alpha: Scale α > 0 of the similarities; the larger, the more the hardest samples count.
+        **kwargs: As for [`WeightedLoss`][saccade.metric.losses.WeightedLoss].
 
     Attributes:
         proxies: The learnable anchors, (C, d), drawn from N(0, 2/C).
@@ -69,8 +75,12 @@ class ProxyAnchorLoss(nn.Module):
         torch.Size([])
     """
 
-    def __init__(self, num_classes: int, embedding_size: int, margin: float = 0.1, alpha: float = 32.0) -> None:
-        super().__init__()
+    takes_ref = False
+
+    def __init__(
+        self, num_classes: int, embedding_size: int, margin: float = 0.1, alpha: float = 32.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
         if num_classes < 1 or embedding_size < 1:
             raise ValueError(
                 f"num_classes and embedding_size are {num_classes} and {embedding_size}; both must be >= 1"
@@ -84,47 +94,48 @@ class ProxyAnchorLoss(nn.Module):
         self.margin = margin
         self.alpha = alpha
         self.proxies = nn.Parameter(torch.empty(num_classes, embedding_size))
-        nn.init.kaiming_normal_(self.proxies, mode="fan_out")
+        self.weight_init_func(self.proxies)
+        self.add_to_recordable_attributes(list_of_names=["num_classes", "alpha", "margin"])
 
-    def forward(
-        self,
-        embeddings: Float[Tensor, "b d"],
-        labels: Int[Tensor, " b"],
-        indices_tuple: IndicesTuple | None = None,
-    ) -> Float[Tensor, ""]:
-        """The loss of a batch.
+    def get_default_distance(self) -> BaseDistance:
+        """Cosine."""
+        return CosineSimilarity()
 
-        Args:
-            embeddings: Of any norm.
-            labels: In [0, C).
-            indices_tuple: What a miner chose: pairs (anchors, positives, anchors, negatives) or triplets (anchors,
-                positives, negatives) of batch indices. How often a sample is in it, over the largest such count,
-                minus 1, is added to its exponents.
+    def get_default_reducer(self) -> BaseReducer:
+        """Positives over the classes of the batch, negatives over all."""
+        return DivisorReducer()
 
-        Returns:
-            The loss, a scalar.
+    def get_default_weight_init_func(self) -> Callable[[Tensor], Any]:
+        """From N(0, 2/C)."""
+        return Init(nn.init.kaiming_normal_, mode="fan_out")
 
-        Raises:
-            ValueError: Wrong shapes, an empty batch, or a label outside the classes; the message says which.
-            TypeError: Labels that are not integers, embeddings that are not floating point.
-        """
+    def _sub_loss_names(self) -> list[str]:
+        return ["pos_loss", "neg_loss"]
+
+    def compute_loss(  # noqa: D102
+        self, embeddings: Tensor, labels: Any, indices_tuple: IndicesTuple | None, ref_emb: Tensor, ref_labels: Any
+    ) -> LossDict:
         check_embeddings(embeddings, self.embedding_size)
-        check_labels(labels, len(embeddings), self.num_classes)
+        labels = class_labels(self, embeddings, labels, self.num_classes)
+        widen_(self.proxies, embeddings)
         with torch.autocast(embeddings.device.type, enabled=False):
-            x, p = _wide(embeddings), _wide(self.proxies)
-            x, p = _normalize(x), _normalize(p)
-            exponents = torch.addmm(x.new_full((1,), self.alpha * self.margin), x, p.T, alpha=self.alpha)  # α (s + δ)
+            cosine = self.distance(_wide(embeddings), _wide(self.proxies))
             own = labels.unsqueeze(1)
-            attraction = 2 * self.alpha * self.margin - exponents.gather(1, own).squeeze(1)  # -α (s - δ)
-            repulsion = exponents.scatter(1, own, -torch.inf)
+            attraction = self.alpha * self.distance.margin(cosine.gather(1, own), self.margin).squeeze(1)  # -α (s - δ)
+            repulsion = (self.alpha * self.distance.margin(-self.margin, cosine)).scatter(1, own, -torch.inf)
             if indices_tuple is not None:
-                weights = appearance_weights(indices_tuple, len(x)).to(x) - 1
+                weights = appearance_weights(indices_tuple, len(cosine)).to(cosine) - 1
                 attraction, repulsion = attraction + weights, repulsion + weights.unsqueeze(1)
             # log(1 + Σ exp(z)) is softplus of the log-sum-exp: nothing overflows, and an empty sum gives log 1 = 0
-            positive = F.softplus(_logsumexp_by_class(attraction, labels, self.num_classes))
+            positive = F.softplus(grouped_logsumexp(attraction, labels, self.num_classes))
             negative = F.softplus(repulsion.logsumexp(dim=0))
-            present = labels.new_zeros(self.num_classes).scatter(0, labels, 1).sum()
-            return positive.sum() / present + negative.mean()
+        present = labels.new_zeros(self.num_classes).scatter(0, labels, 1).sum()
+        loss_dict = {
+            "pos_loss": elements(positive, divisor=present),
+            "neg_loss": elements(negative, divisor=self.num_classes),
+        }
+        self.add_weight_regularization(loss_dict, self.proxies)
+        return loss_dict
 
     def get_logits(self, embeddings: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Cosine similarity of embeddings with all proxies.
@@ -136,7 +147,7 @@ class ProxyAnchorLoss(nn.Module):
             In [-1, 1].
         """
         check_embeddings(embeddings, self.embedding_size)
-        return _normalize(embeddings) @ _normalize(self.proxies).T
+        return self.distance(embeddings, self.proxies.to(embeddings.dtype))
 
     def extra_repr(self) -> str:
         """What `print` shows."""
@@ -267,11 +278,3 @@ def _normalize(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 
 def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
-
-
-def _logsumexp_by_class(z: Float[Tensor, " b"], labels: Int[Tensor, " b"], num_classes: int) -> Float[Tensor, " k"]:
-    """Log Σ exp(z) over the samples of each class; -inf for a class without samples."""
-    highest = z.new_full((num_classes,), -torch.inf).scatter_reduce(0, labels, z.detach(), "amax")
-    shift = torch.where(highest.isfinite(), highest, 0.0)
-    total = z.new_zeros(num_classes).scatter_add(0, labels, (z - shift[labels]).exp())
-    return torch.where(total > 0, total, 1.0).log().where(total > 0, -torch.inf) + shift

@@ -46,6 +46,7 @@ class MetricLearning(Task):
         optimizer: Makes the optimiser.
         lr_scheduler: Makes its schedule.
         schedule: Whether it steps once an epoch or once a step.
+        miner: Chooses the pairs or triplets that the loss looks at; all of the batch where `None`.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class MetricLearning(Task):
         optimizer: OptimizerFactory = adamw,
         lr_scheduler: SchedulerFactory | None = None,
         schedule: Literal["epoch", "step"] = "epoch",
+        miner: nn.Module | None = None,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, schedule)
         if warmup_epochs and not isinstance(getattr(model, "head", None), nn.Module):
             raise ValueError(f"warmup_epochs trains the model's head alone, and {type(model).__name__} has no head")
         self.model = model
         self.loss = loss
+        self.miner = miner
         self.ks = list(ks)
         self.loss_lr_mult = loss_lr_mult
         self.warmup_epochs = warmup_epochs
@@ -94,7 +97,8 @@ class MetricLearning(Task):
             embeddings = torch.cat(all_gather(embeddings))
             joined: Any = self.all_gather(labels)
             labels = joined.flatten(0, 1)
-        loss = self.finite(self.loss(embeddings, labels))
+        chosen = () if self.miner is None else (self.miner(embeddings, labels),)
+        loss = self.finite(self.loss(embeddings, labels, *chosen))
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

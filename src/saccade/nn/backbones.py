@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
+from urllib.parse import urlparse
 
 import timm
+import torch
 from torch import nn
 
 from saccade.nn.bn_inception import BNInception
@@ -49,3 +52,28 @@ def feature_extractor(
     if not isinstance(channels, int):
         raise ValueError(f"{backbone} does not say how many channels it gives")
     return model, channels
+
+
+def timm_weights(name: str) -> tuple[str | None, bool]:
+    """Where timm's weights of a model come from, and whether they are in the local cache.
+
+    Args:
+        name: A name that timm knows.
+
+    Returns:
+        The source, `None` where no weights are published; and whether nothing has to be downloaded.
+
+    Example:
+        >>> timm_weights("resnet18")[0]
+        'timm/resnet18.a1_in1k'
+    """
+    config = timm.get_pretrained_cfg(name)
+    hub, url = (getattr(config, "hf_hub_id", None), getattr(config, "url", None)) if config else (None, None)
+    if hub:
+        from huggingface_hub import try_to_load_from_cache
+
+        files = ("model.safetensors", "pytorch_model.bin")
+        return str(hub), any(isinstance(try_to_load_from_cache(hub, file), str) for file in files)
+    if url:
+        return str(url), (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name).is_file()
+    return None, False

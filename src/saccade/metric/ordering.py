@@ -1,0 +1,129 @@
+"""Sorting rows, with ties decided by position, so that a result never depends on chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def order_of_rows(values: Float[Tensor, "b m"]) -> Int[Tensor, "b m"]:
+    """The columns of each row in ascending order of their values; of equal values the first column comes first.
+
+    On the CPU in float32 the value's bits and the column are packed into one integer, which numpy sorts several times
+    as fast as torch sorts pairs.
+
+    Args:
+        values: Without NaN.
+
+    Returns:
+        As `values.argsort(dim=1, stable=True)`.
+
+    Example:
+        >>> order_of_rows(torch.tensor([[2.0, 1.0, 2.0, -1.0]]))
+        tensor([[3, 1, 0, 2]])
+    """
+    if values.dtype != torch.float32 or values.device.type != "cpu":
+        return values.argsort(dim=1, stable=True)
+    keys = _packed(values).numpy()
+    keys.sort(axis=1)
+    return torch.from_numpy(keys) & 0xFFFFFFFF
+
+
+def smallest_of_rows(values: Float[Tensor, "b m"], k: int) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:
+    """The k smallest values of each row and their columns, ascending; of equal values the first columns.
+
+    Long rows are folded to a sixteenth first: the k smallest lie in the k folds with the smallest minima. Rows in which
+    the k-th value stands again beyond are sorted as a whole.
+
+    Args:
+        values: Without NaN.
+        k: From 1 to m.
+
+    Returns:
+        Values and columns.
+
+    Raises:
+        ValueError: k outside 1 to m.
+
+    Example:
+        >>> smallest_of_rows(torch.tensor([[2.0, 1.0, 2.0, -1.0]]), 3)
+        (tensor([[-1.,  1.,  2.]]), tensor([[3, 1, 0]]))
+    """
+    rows, width = values.shape
+    if not 1 <= k <= width:
+        raise ValueError(f"k is {k}; 1 to {width} are accepted")
+    if 8 * k >= width:
+        columns = order_of_rows(values)[:, :k]
+        return values.gather(1, columns), columns
+    fold = min(16, width // (4 * (k + 1)))
+    if fold >= 4:
+        folds = width // fold
+        minima = values[:, : fold * folds].view(rows, fold, folds).amin(dim=1)
+        chosen = minima.topk(k + 1, dim=1, largest=False, sorted=False).indices
+        steps = torch.arange(fold, device=values.device) * folds
+        candidates = (chosen.unsqueeze(1) + steps[:, None]).reshape(rows, -1)
+        rest = torch.arange(fold * folds, width, device=values.device).expand(rows, -1)
+        candidates = torch.cat([candidates, rest], dim=1)
+        found, places = values.gather(1, candidates).topk(k + 1, dim=1, largest=False)
+        columns = candidates.gather(1, places)
+    else:
+        found, columns = values.topk(k + 1, dim=1, largest=False)
+    bound = found[:, k] == found[:, k - 1]
+    tied = (found[:, 1:k] == found[:, : k - 1]).any(dim=1) & ~bound
+    found, columns = found[:, :k].contiguous(), columns[:, :k].contiguous()
+    if bool(tied.any()):
+        by_column, places = columns[tied].sort(dim=1)
+        order = order_of_rows(found[tied].gather(1, places))
+        columns[tied] = by_column.gather(1, order)
+    if bool(bound.any()):
+        columns[bound] = order_of_rows(values[bound])[:, :k]
+    return found, columns
+
+
+def _packed(values: Tensor) -> Tensor:
+    """One integer a value: its bits, made monotonous, above its column."""
+    bits = (values + 0.0).contiguous().view(torch.int32)  # -0.0 is 0.0
+    monotonous = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    columns = torch.arange(values.shape[1], dtype=torch.int64)
+    return (monotonous.to(torch.int64) << 32) | columns
+
+
+def sorted_rows(values: Float[Tensor, "b m"]) -> Float[Tensor, "b m"]:
+    """Each row in ascending order; the argument may be overwritten.
+
+    Args:
+        values: Without NaN.
+
+    Returns:
+        The values of each row.
+
+    Example:
+        >>> sorted_rows(torch.tensor([[2.0, 1.0, 3.0]]))
+        tensor([[1., 2., 3.]])
+    """
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return values.sort(dim=1).values
+    array: np.ndarray = values.contiguous().numpy()
+    array.sort(axis=1)
+    return torch.from_numpy(array)
+
+
+def kth_smallest(values: Float[Tensor, " n"], k: int) -> Float[Tensor, ""]:
+    """The k-th smallest of some values, counted from 1.
+
+    Args:
+        values: Without NaN.
+        k: From 1 to n.
+
+    Returns:
+        A scalar.
+
+    Example:
+        >>> kth_smallest(torch.tensor([3.0, 1.0, 2.0]), 2)
+        tensor(2.)
+    """
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return values.kthvalue(k).values
+    return torch.from_numpy(np.partition(values.numpy(), k - 1)[k - 1 : k]).squeeze(0)

@@ -1,0 +1,3 @@
+"""`saccade.metric.miners`."""
+
+from saccade.metric.miners import *  # noqa: F403

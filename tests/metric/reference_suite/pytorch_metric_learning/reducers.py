@@ -1,0 +1,3 @@
+"""`saccade.metric.reducers`."""
+
+from saccade.metric.reducers import *  # noqa: F403

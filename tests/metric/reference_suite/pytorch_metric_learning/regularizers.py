@@ -1,0 +1,3 @@
+"""`saccade.metric.regularizers`."""
+
+from saccade.metric.regularizers import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""`saccade.metric.samplers`."""
+
+from saccade.metric.samplers import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""`saccade.metric.testers`."""
+
+from saccade.metric.testers import *  # noqa: F403

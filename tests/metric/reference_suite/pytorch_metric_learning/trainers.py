@@ -1,0 +1,3 @@
+"""`saccade.metric.trainers`."""
+
+from saccade.metric.trainers import *  # noqa: F403

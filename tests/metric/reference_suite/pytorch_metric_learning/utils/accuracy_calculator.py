@@ -1,0 +1,3 @@
+"""`saccade.metric.accuracy`."""
+
+from saccade.metric.accuracy import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""`saccade.metric.trainers.keys`."""
+
+from saccade.metric.trainers.keys import KeyChecker  # noqa: F401

@@ -1,0 +1,3 @@
+"""`saccade.metric.trainers.tracker`."""
+
+from saccade.metric.trainers.tracker import LossTracker  # noqa: F401

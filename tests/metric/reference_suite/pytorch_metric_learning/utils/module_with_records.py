@@ -1,0 +1,3 @@
+"""`saccade.metric.records`."""
+
+from saccade.metric.records import ModuleWithRecords  # noqa: F401
