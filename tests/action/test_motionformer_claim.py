@@ -104,3 +104,14 @@ def test_a_network_that_sees_one_frame_is_at_chance_on_the_motion_world() -> Non
     with torch.no_grad():
         right = (network(test.video[:, :, 1:2]).argmax(1) == test.label).double().mean()
     assert 0.08 < float(right) < 0.17  # 1/8, give or take four standard errors
+
+
+def test_metrics_belong_to_their_data() -> None:
+    keys = {data: list(MOTIONFORMER.for_data(data).metrics) for data in MOTIONFORMER.data}
+    assert keys["tracks"] == ["moving", "still"]
+    assert keys["plateau"] == ["moving", "still", "half"]
+    assert keys["clusters"] == keys["sharp"] == ["error", "ratio"]
+    assert keys["patch"] == ["cosine"]
+    for data, metrics in keys.items():
+        for expected in MOTIONFORMER.for_data(data).expectations:
+            assert expected.metric in metrics
