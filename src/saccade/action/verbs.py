@@ -83,6 +83,8 @@ def classify_videos(
         raise ValueError(f"top_k has to be at least 1, not {top_k}")
     paths = _expand(videos)
     task = load_classifier(checkpoint, config).to(device)
+    if isinstance(task.num_classes, dict):
+        raise ValueError(f"{checkpoint} gives {', '.join(task.num_classes)}; one list of classes is predicted here")
     names = _names(labels, task.num_classes)
     spec = getattr(task.backbone, "input_spec", InputSpec())
     sampler = (

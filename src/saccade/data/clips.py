@@ -30,17 +30,19 @@ class ClipRecord:
 
     Args:
         path: Video file, folder of frames, or array file.
-        label: Class; -1 where unknown.
+        label: Class, -1 where unknown; or several, such as verb and noun.
         frames: Number of frames of a folder, where a list says it.
         template: Names of a folder's frames.
         fps: Frame rate of a folder's frames.
+        first: Number of the clip's first frame in a folder.
     """
 
     path: Path
-    label: int = -1
+    label: int | tuple[int, ...] = -1
     frames: int | None = None
     template: str = "img_{:05d}.jpg"
     fps: float = 12.0
+    first: int = 1
 
 
 def open_clip(record: ClipRecord) -> FrameSource:
@@ -57,7 +59,7 @@ def open_clip(record: ClipRecord) -> FrameSource:
         VideoError: It cannot be read.
     """
     if record.path.is_dir():
-        return FrameFolder(record.path, record.frames, record.template, fps=record.fps)
+        return FrameFolder(record.path, record.frames, record.template, record.first, record.fps)
     if record.path.suffix in (".npy", ".pt"):
         return ArrayClip(record.path)
     return VideoReader(record.path)
@@ -195,8 +197,8 @@ def collate_clips(samples: list[dict[str, Any]]) -> dict[str, Any]:
         samples: Of a `ClipDataset`.
 
     Returns:
-        `video` (b, v, c, t, h, w), `label` (b,), `index` (b,), and `skipped`, a list of paths. Where no clip of the
-        batch could be read, the tensors are empty.
+        `video` (b, v, c, t, h, w), `label` (b,) or (b, labels), `index` (b,), and `skipped`, a list of paths. Where
+        no clip of the batch could be read, the tensors are empty.
     """
     read = [sample for sample in samples if "video" in sample]
     return {
