@@ -109,15 +109,17 @@ GTA = Claim(
         ),
     },
     budgets={
-        "smoke": Budget(1, {"clips": 64, "epochs": 1, "test_clips": 100, "lr": 3e-3, "batch": 32}),
-        "small": Budget(3, {"clips": 3072, "epochs": 1, "test_clips": 400, "lr": 3e-3, "batch": 32}),
-        "full": Budget(10, {"clips": 12288, "epochs": 2, "test_clips": 4000, "lr": 3e-3, "batch": 32}),
+        "smoke": Budget(1, {"clips": 64, "epochs": 1, "test_clips": 100, "lr": 6e-3, "batch": 32}),
+        "small": Budget(3, {"clips": 6144, "epochs": 1, "test_clips": 400, "lr": 6e-3, "batch": 32}),
+        "full": Budget(10, {"clips": 12288, "epochs": 2, "test_clips": 4000, "lr": 6e-3, "batch": 32}),
     },
     run=run_gta,
     axes={"training loss": Axis("optimiser step", "cross-entropy (nats)")},
     limits=(
         "The task asks for the order of frames, which is what the block is made for, and parts networks that see it "
         "from those that cannot; it does not part the cross-channel form from heads that stay apart, nor does it use "
-        "regions. Disks that differ from the ground by texture alone need more steps than these."
+        "regions. How soon it is learnt depends on the learning rate: with 3e-3 and 3,072 clips GTA came to 47 +- 14 % "
+        "over three seeds, dot products to 18 +- 7 %; 6e-3 and twice the clips, the same for all arms, were chosen on "
+        "other seeds. Disks that differ from the ground by texture alone need more steps than these."
     ),
 )
