@@ -34,7 +34,15 @@ from saccade.metric.measures import (
     relevant_counts,
     try_getting_not_lone_labels,
 )
-from saccade.metric.neighbours import CELLS, CustomKNN, FaissKMeans, FaissKNN, FlatL2, default_device, relative_distances
+from saccade.metric.neighbours import (
+    CELLS,
+    CustomKNN,
+    FaissKMeans,
+    FaissKNN,
+    FlatL2,
+    default_device,
+    relative_distances,
+)
 from saccade.metric.ordering import smallest_of_rows
 
 __all__ = [
