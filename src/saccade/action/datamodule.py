@@ -21,7 +21,8 @@ class ActionData(DataModule):
 
     Args:
         layout: `ssv1`, `ssv2`, `kinetics`, `ucf101`, `hmdb51`, `diving48`, `gym99`, `gym288`;
-            `folder`: `{train,val,test}/CLASS/*.mp4`; `csv`: `{train,val,test}.csv` with `path label` lines; `frames`: TSN lists `{train,val,test}.txt`.
+            `folder`: `{train,val,test}/CLASS/*.mp4`; `csv`: `{train,val,test}.csv` with `path label` lines;
+            `frames`: TSN lists `{train,val,test}.txt`.
         root: Folder of the data set in that layout; where `None` the folder named after the layout in the data root.
         sampling: Rule by which frames are drawn, see [`ClipSampler`][saccade.data.clips.ClipSampler].
         frames: Frames in a clip.

@@ -15,6 +15,7 @@ import tarfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -112,29 +113,21 @@ def write_shards(
     if seed is not None:
         random.Random(mix(seed)).shuffle(order)
     index = ShardIndex({}, list(classes), dict(mirrored or {}))
-    tar: tarfile.TarFile | None = None
-    for number, place in enumerate(order):
-        try:
-            members = _members(records[place])
-        except (OSError, VideoError):
-            index.skipped.append(str(records[place].path))
-            continue
-        if tar is None:
-            path = folder / f"shard-{len(index.shards):06d}.tar"
-            index.shards[path.name] = 0
-            tar = tarfile.open(path.with_suffix(".part"), "w", format=tarfile.USTAR_FORMAT)
-        for name, content in members.items():
-            info = tarfile.TarInfo(f"{number:09d}.{name}")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-        index.shards[path.name] += 1
-        if index.shards[path.name] >= most_clips or tar.offset >= most_bytes:
-            tar.close()
-            path.with_suffix(".part").rename(path)
-            tar = None
-    if tar is not None:
-        tar.close()
+    clips = _stored(records, order, index.skipped)
+    for first in clips:
+        path = folder / f"shard-{len(index.shards):06d}.tar"
+        count = 0
+        with tarfile.open(path.with_suffix(".part"), "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number, members in chain([first], clips):
+                for name, content in members.items():
+                    info = tarfile.TarInfo(f"{number:09d}.{name}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+                count += 1
+                if count >= most_clips or tar.offset >= most_bytes:
+                    break
         path.with_suffix(".part").rename(path)
+        index.shards[path.name] = count
     if not index.shards:
         raise FileNotFoundError(f"none of the {len(records)} clips is there, such as {index.skipped[0]}")
     if index.skipped:
@@ -322,6 +315,7 @@ class ShardClips(IterableDataset[dict[str, Any]]):
             if slot >= quota and not waiting:
                 return
             if slot < done:
+                good_lap = lap
                 continue
             if lap > good_lap + 1:
                 raise VideoError(f"no clip of the shards can be read; the first is {skipped[0]}")
@@ -367,8 +361,9 @@ class ShardClips(IterableDataset[dict[str, Any]]):
 
         def note(error: Exception) -> bool:
             if self.strict:
-                raise VideoError(f"{shard} is damaged: {error}") from error
-            damaged.append(shard)
+                raise error if isinstance(error, VideoError) else VideoError(f"{shard} is damaged: {error}") from error
+            if shard not in damaged:
+                damaged.append(shard)
             return True
 
         opened = stages.url_opener([{"url": shard}], handler=note)
@@ -438,6 +433,17 @@ class _FrameBytes:
         if len({frame.shape for frame in frames.values()}) > 1:
             raise VideoError(f"frames of {self.name} differ in size")
         return torch.stack([frames[i] for i in wanted]).contiguous()
+
+
+def _stored(
+    records: Sequence[ClipRecord], order: Sequence[int], skipped: list[str]
+) -> Iterator[tuple[int, dict[str, bytes]]]:
+    """Number and members of each record that can be read."""
+    for number, place in enumerate(order):
+        try:
+            yield number, _members(records[place])
+        except (OSError, VideoError):
+            skipped.append(str(records[place].path))
 
 
 def _members(record: ClipRecord) -> dict[str, bytes]:
