@@ -182,7 +182,7 @@ def damaged(tmp_path: Path) -> list[str]:
     first = tar(tmp_path / "one.tar", one)
     second = tar(tmp_path / "two.tar", {"a.cls": b"2", "a.pt": content[2], "b.cls": b"3", "b.pt": content[3]})
     whole = Path(second).read_bytes()
-    Path(second).write_bytes(whole[: 512 * 2 + 512 + len(content[2]) + 1500])
+    Path(second).write_bytes(whole[: 512 * 2 + 512 + len(content[2]) + 2500])
     return [first, second]
 
 
