@@ -33,7 +33,7 @@ class Timeline:
         end: Where it ends.
         probabilities: Of the classes, by clip.
         duration: Of the video, in seconds.
-        thumbnails: Small frames, at equal distances from the first to the last frame.
+        thumbnails: Frames from the middles of equal parts of the video.
     """
 
     start: Float[Tensor, " n"]
@@ -81,7 +81,7 @@ def slide(
     *,
     window: float | None = None,
     step: float | None = None,
-    batch: int = 8,
+    batch: int = 4,
     thumbnails: int = 8,
     device: str = "cpu",
 ) -> Timeline:
@@ -124,7 +124,8 @@ def slide(
         with torch.no_grad():
             found.append(network(clips.to(device)).float().cpu())
     begin = torch.tensor(starts, dtype=torch.float32)
-    shown = source.read(torch.linspace(0, count - 1, max(thumbnails, 1)).round().long())
+    parts = max(thumbnails, 1)
+    shown = source.read(((torch.arange(parts) + 0.5) * count / parts).long())
     return Timeline(begin / fps, (begin + span) / fps, torch.cat(found), count / fps, shown)
 
 
@@ -159,7 +160,7 @@ def timeline_picture(
     height = 2.55 + 0.36 * len(rows)
     figure = Figure(figsize=(11, height), dpi=110, facecolor="white")
     widest = max(len(_short(names[label])) for label in rows)
-    left = min(0.06 + 0.0068 * widest, 0.26)
+    left = min(0.022 + 0.0068 * max(widest, 9), 0.26)
     place = {"left": left, "right": 0.925, "top": 1 - 0.42 / height, "bottom": 0.5 / height, "hspace": 0.12}
     pictures, strip, bands = figure.subplots(
         3, 1, sharex=True, gridspec_kw={**place, "height_ratios": [1.1, 0.36, 0.36 * len(rows)]}
@@ -172,12 +173,13 @@ def timeline_picture(
         _fit(strip, names[int(best[first])], edges[first], edges[last + 1], timeline.duration, bold=True)
     strip.set_yticks([0.5], ["likeliest"], fontsize=9, fontweight="bold")
     strip.set_ylim(0, 1)
+    numbers = np.median(np.diff(edges)) > 0.028 * timeline.duration
     for row, label in enumerate(rows):
         for clip, share in enumerate(probabilities[:, label]):
             # the band is white at 0 and the class's full colour at 1
             shade = 1 - float(share) * (1 - np.array(to_rgb(colours[label])))
             bands.fill_between(edges[clip : clip + 2], row + 0.05, row + 0.95, color=shade, linewidth=0)
-            if (edges[clip + 1] - edges[clip]) / timeline.duration > 0.032 and share >= 0.005:
+            if numbers and share >= 0.005:
                 middle = (edges[clip] + edges[clip + 1]) / 2
                 ink = "white" if share > 0.55 else "#333333"
                 bands.text(middle, row + 0.52, f"{100 * share:.0f}", ha="center", va="center", fontsize=7.5, color=ink)
@@ -198,8 +200,10 @@ def timeline_picture(
     bands.spines["bottom"].set_visible(True)
     strip.tick_params(axis="x", length=0, labelbottom=False)
     figure.text(left, 1 - 0.2 / height, title, fontsize=11, fontweight="bold", va="center")
-    clip = float(timeline.end[0] - timeline.start[0])
-    about = f"{len(best)} clip{'s' * (len(best) != 1)} of {clip:.3g} s; numbers: probability in %"
+    length = float(timeline.end[0] - timeline.start[0])
+    about = (
+        f"{len(best)} clip{'s' * (len(best) != 1)} of {length:.3g} s{'; numbers: probability in %' if numbers else ''}"
+    )
     figure.text(0.925, 1 - 0.2 / height, about, fontsize=8.5, color="#666666", ha="right", va="center")
     return to_pixels(figure)
 
@@ -213,8 +217,8 @@ def _edges(timeline: Timeline) -> np.ndarray:
 def _rows(probabilities: np.ndarray, top_k: int) -> list[int]:
     """The classes to draw: those likeliest somewhere, then those with the highest mean; in the order of the mean."""
     mean = probabilities.mean(0)
-    wins = np.bincount(probabilities.argmax(1), minlength=len(mean))
-    chosen = sorted(range(len(mean)), key=lambda label: (-(wins[label] > 0), -wins[label], -mean[label]))[:top_k]
+    wins = np.bincount(probabilities.argmax(1), minlength=len(mean))  # in how many clips it is the likeliest
+    chosen = sorted(range(len(mean)), key=lambda label: (-wins[label], -mean[label]))[:top_k]
     return sorted(chosen, key=lambda label: -mean[label])
 
 
@@ -237,13 +241,12 @@ def _draw_thumbnails(axis: matplotlib.axes.Axes, timeline: Timeline) -> None:
     """Frames side by side, each over the time it was taken from."""
     frames = timeline.thumbnails.permute(0, 2, 3, 1).numpy()
     count = len(frames)
-    box = axis.get_position()
-    width, height = axis.figure.get_size_inches()
-    aspect = (box.width * width / count) / (box.height * height)
+    box = axis.get_window_extent()
+    aspect = (box.width / count) / box.height
     for i, frame in enumerate(frames):
         h, w = frame.shape[:2]
-        share = min((w / h) / aspect, 1.0)  # of the cell's width, at full height
-        tall = min(aspect / (w / h), 1.0)
+        share = min((w / h) / aspect, 0.98)  # of the cell's width
+        tall = share * aspect / (w / h)  # of the row's height
         cell = timeline.duration / count
         left = i * cell + cell * (1 - share) / 2
         axis.imshow(

@@ -35,7 +35,7 @@ from saccade.data.clips import (
     open_clip,
 )
 from saccade.data.loading import mix, seeded
-from saccade.data.video import ArrayClip, FrameFolder, FrameSource, VideoError, VideoReader
+from saccade.data.video import ArrayClip, FrameSource, VideoError, VideoReader
 
 INDEX = "shards.json"
 """Beside the shards: how many clips each holds, and the classes."""
@@ -131,9 +131,9 @@ def write_shards(
     if not index.shards:
         raise FileNotFoundError(f"none of the {len(records)} clips is there, such as {index.skipped[0]}")
     if index.skipped:
-        first = ", ".join(index.skipped[:3])
+        some = ", ".join(index.skipped[:3])
         warnings.warn(
-            f"{len(index.skipped)} of {len(records)} clips are not there, such as {first}; they are left out",
+            f"{len(index.skipped)} of {len(records)} clips are not there, such as {some}; they are left out",
             stacklevel=2,
         )
     (folder / INDEX).write_text(json.dumps(asdict(index), indent=1), encoding="utf-8")
@@ -452,7 +452,7 @@ def _members(record: ClipRecord) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     if record.path.is_dir():
         source: Any = open_clip(record)
-        folder: FrameFolder = source.source if isinstance(source, Excerpt) else source
+        folder: Any = source.source if isinstance(source, Excerpt) else source  # a FrameFolder
         about["fps"] = folder.fps
         for i in range(folder.count):
             file = folder.path / folder.template.format(folder.first + i)
