@@ -71,6 +71,18 @@ def test_a_run_trains_tests_and_sees_another_order_each_epoch(root: Path, tmp_pa
     assert sum(len(batch.index) for batch in trainer.predict(task, data)) == 3
 
 
+def test_a_resumed_run_goes_on_where_it_stopped(root: Path) -> None:
+    whole = ShardData(str(root / "shards"), **SMALL).train_dataloader()
+    batches = [batch["video"] for _ in range(3) for batch in whole]
+    resumed = ShardData(str(root / "shards"), **SMALL)
+    resumed.load_state_dict({"epoch": 1, "batch": 2})
+    loader = resumed.train_dataloader()
+    assert len(loader) == 3
+    rest = [batch["video"] for _ in range(2) for batch in loader]
+    assert len(rest) == 4
+    assert all(torch.equal(a, b) for a, b in zip(rest, batches[5:], strict=True))
+
+
 def test_a_recipe_takes_shards_by_class_path(root: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
         f"""
