@@ -110,4 +110,32 @@ def finegym(root: Path, media: bool = True, kind: str = "events", classes: int =
     return root
 
 
+EPIC_COLUMNS = (
+    "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,start_frame,stop_frame,"
+    "narration,verb,verb_class,noun,noun_class,all_nouns,all_noun_classes"
+)
+
+
+def epic(root: Path, media: bool = True) -> Path:
+    rows = {
+        "train": [
+            ("P01_01_0", "P01_01", "00:00:00.14", "00:00:00.37", 8, 22, 3, 10),
+            ("P01_01_1", "P01_01", "00:00:00.30", "00:00:00.50", 18, 30, 0, 299),
+            ("P02_101_0", "P02_101", "00:00:00.010", "00:00:00.250", 1, 12, 96, 0),
+        ],
+        "validation": [("P02_101_1", "P02_101", "00:00:00.040", "00:00:00.240", 3, 13, 1, 2)],
+    }
+    for split, segments in rows.items():
+        lines = [
+            f"{name},{video[:3]},{video},{start},{start},{stop},{first},{last},"
+            f'"take a cup, plate",take,{verb},cup,{noun},'
+            f"\"['cup', 'plate']\",\"[{noun}, 5]\""
+            for name, video, start, stop, first, last, verb, noun in segments
+        ]
+        write(root / f"EPIC_100_{split}.csv", "\n".join([EPIC_COLUMNS, *lines]) + "\n")
+    for number, name in enumerate(("P01_01", "P02_101") if media else ()):
+        jpegs(root / name[:3] / "rgb_frames" / name, 30, "frame_{:010d}.jpg", seed=number)
+    return root
+
+
 LAYOUTS = {"ssv1": ssv1, "ssv2": ssv2, "kinetics": kinetics, "ucf101": ucf101, "hmdb51": hmdb51}

@@ -11,15 +11,8 @@ import torch
 from torch import Tensor
 
 from saccade.data.clips import ClipDataset, ClipRecord, ClipSampler, collate_clips, open_clip
-from saccade.data.shards import (
-    PLACES,
-    ShardClips,
-    ShardLoader,
-    count_clips,
-    expand_shards,
-    read_index,
-    write_shards,
-)
+from saccade.data.shard_files import count_clips, expand_shards, read_index, write_shards
+from saccade.data.shards import PLACES, ShardClips, ShardLoader
 from saccade.data.video import VideoError
 from tests.data.media import jpegs, moving, video
 

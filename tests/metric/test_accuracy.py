@@ -181,6 +181,14 @@ def test_labels_are_compared_as_one_says() -> None:
     same(ours, AccuracyCalculator(device="cpu", include=RETRIEVAL).get_accuracy(q, columns[0], r, columns[1]))
 
 
+def test_ranks_do_not_depend_on_autocast() -> None:
+    q, y = points(300, 5, dim=16)
+    calculator = AccuracyCalculator(include=RETRIEVAL, device="cpu")
+    plain = calculator.get_accuracy(q, y)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert calculator.get_accuracy(q, y) == plain
+
+
 def test_large_labels_stay_distinct() -> None:
     """The reference library makes labels float32, where 2^24 and 2^24 + 1 are one."""
     q = torch.tensor([[0.0], [1.0], [10.0], [11.0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ Layout = Literal[
     "diving48-v1",
     "gym99",
     "gym288",
+    "epic",
 ]
 
 SOURCES: dict[str, str] = {
@@ -42,11 +44,13 @@ SOURCES: dict[str, str] = {
     "diving48-v1": "http://www.svcl.ucsd.edu/projects/resound/dataset.html",
     "gym99": "https://sdolivia.github.io/FineGym",
     "gym288": "https://sdolivia.github.io/FineGym",
+    "epic": "https://epic-kitchens.github.io",
 }
 """Layout to where the data set is to be had."""
 
 SSV1_SIZES = {"train": 86_017, "val": 11_522, "test": 10_960}
 SSV2_SIZES = {"train": 168_913, "val": 24_777, "test": 27_157}
+EPIC_SIZES = {"train": 67_217, "val": 9_668}
 
 
 def read_ssv1(root: Path, split: str) -> Split:
@@ -228,6 +232,76 @@ def read_hmdb51(root: Path, split: str, fold: int = 1) -> Split:
     return Split(records, classes)
 
 
+def read_epic(root: Path, split: str) -> Split:
+    """EPIC-Kitchens-100: `EPIC_100_{train,validation}.csv` and folders of frames; labels are pairs of verb and noun.
+
+    Args:
+        root: Folder of the lists (or of a folder `epic-kitchens-100-annotations` with them), and of
+            `P01/rgb_frames/P01_11/frame_0000000001.jpg`.
+        split: `train` or `val`.
+
+    Returns:
+        The split, one record a segment, in the order of the list.
+
+    Raises:
+        FileNotFoundError: The list is missing.
+        ValueError: A missing column, or a malformed line.
+    """
+    name = f"EPIC_100_{_long(split)}.csv"
+    file = first_there(root / name, root / "epic-kitchens-100-annotations" / name)
+    needed = ("participant_id", "video_id", "start_timestamp", "stop_timestamp", "verb_class", "noun_class")
+    records = []
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = csv.DictReader(lines)
+        missing = [column for column in needed if column not in (rows.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{file}, line 1: no column {', '.join(missing)}")
+        for row in rows:
+            video = row["video_id"]
+            # videos added in 2020 have numbers of three digits and 50 frames a second
+            fps = 50.0 if re.fullmatch(r"P\d+_\d{3}", video or "") else 60.0
+            try:
+                label = int(row["verb_class"]), int(row["noun_class"])
+                start, stop = (
+                    int(row.get(f"{end}_frame") or 1 + round(fps * timestamp_seconds(row[f"{end}_timestamp"])))
+                    for end in ("start", "stop")
+                )
+            except (ValueError, TypeError):
+                label, start, stop = (-1, -1), 0, -1
+            if min(label) < 0 or start < 0 or stop < start:
+                raise ValueError(
+                    f"{file}, line {rows.line_num}: expected classes from 0 and a start before the stop, "
+                    f"found {', '.join(str(value) for value in row.values())[:160]}"
+                )
+            folder = root / str(row["participant_id"]) / "rgb_frames" / str(video)
+            first = max(start, 1)
+            records.append(ClipRecord(folder, label, stop - first + 1, "frame_{:010d}.jpg", fps, first))
+    compare_size("EPIC-Kitchens-100", split, len(records), EPIC_SIZES)
+    return Split(records)
+
+
+def timestamp_seconds(text: str) -> float:
+    """Seconds of a time `HH:MM:SS.fraction`, with any number of digits in the fraction.
+
+    Args:
+        text: The time.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        ValueError: Not such a time.
+
+    Example:
+        >>> timestamp_seconds("00:01:02.5"), timestamp_seconds("00:00:01.089")
+        (62.5, 1.089)
+    """
+    match = re.fullmatch(r"(\d+):([0-5]?\d):([0-5]?\d(?:\.\d+)?)", text.strip())
+    if not match:
+        raise ValueError(f"expected a time such as 00:01:02.345, found {text!r}")
+    return 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
+
+
 def mirrored_labels(classes: Sequence[str]) -> dict[int, int]:
     """Which class a mirrored clip belongs to, for classes whose text tells left from right.
 
@@ -281,6 +355,7 @@ READERS: dict[str, Callable[[Path, str, int], Split]] = {
     "diving48-v1": lambda root, split, fold: read_diving48(root, split, version=1),
     "gym99": lambda root, split, fold: read_finegym(root, split, 99),
     "gym288": lambda root, split, fold: read_finegym(root, split, 288),
+    "epic": lambda root, split, fold: read_epic(root, "train" if split == "train" else "val"),
 }
 """Layout to its reader, `(root, split, fold)`."""
 

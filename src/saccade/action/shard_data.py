@@ -10,17 +10,16 @@ from torch.utils.data import DataLoader, Dataset
 from saccade.action.datamodule import ActionData
 from saccade.action.splits import Split
 from saccade.data.clips import ClipDataset, ClipRecord
-from saccade.data.shards import (
+from saccade.data.shard_files import (
     INDEX,
-    ShardClips,
     ShardIndex,
-    ShardLoader,
     count_clips,
     expand_shards,
     is_local,
     read_index,
     write_shards,
 )
+from saccade.data.shards import ShardClips, ShardLoader
 
 
 class ShardData(ActionData):
@@ -152,7 +151,7 @@ def write_splits(
         data: The data set.
         folder: Receives a folder for each split.
         splits: Which.
-        limits: Of [`write_shards`][saccade.data.shards.write_shards]: `most_clips`, `most_bytes`, `seed`.
+        limits: Of [`write_shards`][saccade.data.shard_files.write_shards]: `most_clips`, `most_bytes`, `seed`.
 
     Raises:
         FileNotFoundError: The data set is not there.

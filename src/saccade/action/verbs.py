@@ -113,6 +113,8 @@ def classify_videos(
     pictures = _pictures(timeline, paths)
     over_time = over_time or timeline is not None or window is not None or step is not None
     task = load_classifier(checkpoint, config).to(device)
+    if isinstance(task.num_classes, dict):
+        raise ValueError(f"{checkpoint} gives {', '.join(task.num_classes)}; one list of classes is predicted here")
     names = _names(labels, task.num_classes)
     spec = getattr(task.backbone, "input_spec", InputSpec())
     sampler = sampler_of(spec)

@@ -30,18 +30,20 @@ class ClipRecord:
 
     Args:
         path: Video file, folder of frames, or array file.
-        label: Class; -1 where unknown.
+        label: Class, -1 where unknown; or several, such as verb and noun.
         frames: Number of frames of a folder, where a list says it.
         template: Names of a folder's frames.
         fps: Frame rate of a folder's frames.
+        first: Number of the clip's first frame in a folder.
         seconds: Where in the video the clip begins and ends; `None`: it is the whole video.
     """
 
     path: Path
-    label: int = -1
+    label: int | tuple[int, ...] = -1
     frames: int | None = None
     template: str = "img_{:05d}.jpg"
     fps: float = 12.0
+    first: int = 1
     seconds: tuple[float, float] | None = None
 
 
@@ -114,7 +116,7 @@ def close_clip(source: FrameSource) -> None:
 
 def _open_whole(record: ClipRecord) -> FrameSource:
     if record.path.is_dir():
-        return FrameFolder(record.path, record.frames, record.template, fps=record.fps)
+        return FrameFolder(record.path, record.frames, record.template, record.first, record.fps)
     if record.path.suffix in (".npy", ".pt"):
         return ArrayClip(record.path)
     return VideoReader(record.path)
@@ -277,8 +279,8 @@ def collate_clips(samples: list[dict[str, Any]]) -> dict[str, Any]:
         samples: Of a `ClipDataset`.
 
     Returns:
-        `video` (b, v, c, t, h, w), `label` (b,), `index` (b,), and `skipped`, a list of paths. Where no clip of the
-        batch could be read, the tensors are empty.
+        `video` (b, v, c, t, h, w), `label` (b,) or (b, labels), `index` (b,), and `skipped`, a list of paths. Where
+        no clip of the batch could be read, the tensors are empty.
     """
     read = [sample for sample in samples if "video" in sample]
     return {

@@ -70,7 +70,12 @@ def relative_distances(query: Tensor, reference: Tensor) -> Callable[[int, int],
     """
     right = torch.cat([reference, reference.square().sum(dim=1, keepdim=True)], dim=1)
     left = torch.cat([-2 * query, query.new_ones(len(query), 1)], dim=1)
-    return lambda start, end: left[start:end] @ right.T
+
+    def rows(start: int, end: int) -> Tensor:
+        with torch.autocast(query.device.type, enabled=False):  # ranks are not to depend on a training's precision
+            return left[start:end] @ right.T
+
+    return rows
 
 
 class FlatL2:

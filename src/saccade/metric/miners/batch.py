@@ -113,7 +113,7 @@ class BatchEasyHardMiner(BaseMiner):
 def _extreme(distances: Tensor, mask: Tensor, farthest: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Of each row of a mask: the extreme distance, its column, and whether there is one."""
     worst = -torch.inf if farthest else torch.inf
-    masked = distances.masked_fill(~mask, worst)
+    masked = torch.where(mask, distances, worst)
     values, columns = masked.max(dim=1) if farthest else masked.min(dim=1)
     return values, columns, mask.any(dim=1)
 

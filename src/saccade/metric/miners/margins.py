@@ -59,7 +59,7 @@ class TripletMarginMiner(BaseMiner):
         if self.distance.is_inverted:
             distances = -distances
         # t <= bound is d_an <= d_ap + bound; every kind of triplet is an interval of d_an
-        below = torch.full_like(distances, torch.inf).masked_fill_(different, 0).add_(distances)
+        below = torch.where(different, distances, torch.inf)
         found = []
         for anchors, positives in positive_pairs_in_chunks(same):
             nearest = distances[anchors, positives].unsqueeze(1)
@@ -151,8 +151,8 @@ class MultiSimilarityMiner(BaseMiner):
         values = self.distance(embeddings, ref_emb)
         same, different = matches_and_differences(labels, ref_labels)
         nearness = values if self.distance.is_inverted else -values
-        worst = nearness.masked_fill(~same, torch.inf).amin(dim=1, keepdim=True)
-        best = nearness.masked_fill(~different, -torch.inf).amax(dim=1, keepdim=True)
+        worst = torch.where(same, nearness, torch.inf).amin(dim=1, keepdim=True)
+        best = torch.where(different, nearness, -torch.inf).amax(dim=1, keepdim=True)
         hard_positive = (nearness - self.epsilon < best) & same
         hard_negative = (nearness + self.epsilon > worst) & different & worst.isfinite()
         return (*_in_order(hard_positive, values), *_in_order(hard_negative, values))
@@ -165,7 +165,7 @@ def _in_order(kept: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.arange(len(kept), device=kept.device).repeat_interleave(counts)
     filled = torch.arange(width, device=kept.device) < counts.unsqueeze(1)
     if 2 * width > kept.shape[1]:
-        return rows, order_of_rows(values.masked_fill(~kept, torch.inf))[:, :width].masked_select(filled)
+        return rows, order_of_rows(torch.where(kept, values, torch.inf))[:, :width].masked_select(filled)
     packed, columns = values.new_full((len(kept), width), torch.inf), torch.zeros_like(filled, dtype=torch.long)
     columns[filled] = torch.where(kept)[1]
     packed[filled] = values[kept]
