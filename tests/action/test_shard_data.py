@@ -43,6 +43,19 @@ def test_evaluation_agrees_with_files(root: Path) -> None:
     assert next(iter(shards.test_dataloader()))["video"].shape[1] == 6
 
 
+@pytest.mark.filterwarnings("ignore:(EPIC|Gym|Diving)")
+@pytest.mark.parametrize(
+    ("layout", "write"), [("epic", layouts.epic), ("gym99", layouts.finegym), ("diving48", layouts.diving48)]
+)
+def test_parts_of_videos_and_several_labels_come_back(tmp_path: Path, layout: str, write: object) -> None:
+    files = ActionData(layout, str(write(tmp_path / "files")), **SMALL)
+    write_splits(files, tmp_path / "shards", ("val",), seed=None)
+    ours, theirs = (list(data.val_dataloader()) for data in (ShardData(str(tmp_path / "shards"), **SMALL), files))
+    assert len(ours) == len(theirs) == 1
+    assert torch.equal(ours[0]["video"], theirs[0]["video"])
+    assert torch.equal(ours[0]["label"], theirs[0]["label"])
+
+
 def test_classes_and_their_mirror_images_come_with_the_shards(root: Path) -> None:
     split = ShardData(str(root / "shards")).split("train")
     assert split.classes == layouts.PLAIN
