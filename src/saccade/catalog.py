@@ -323,6 +323,14 @@ METHODS: tuple[Method, ...] = (
         arxiv="2012.08510",
         domain="action",
         summary="Adds an attention over time to a video network whose pattern is learned once and shared by all clips.",
+        parts=(
+            "saccade.action.gta:GlobalTemporalAttention",
+            "saccade.action.gta:CrossChannelTemporalMixing",
+            "saccade.action.gta:insert_gta",
+            "saccade.action.gta:gta_resnet",
+        ),
+        claim="saccade.action.claims:GTA",
+        recipes=("action/gta-ssv1", "action/gta-ssv2", "action/gta-kinetics"),
     ),
     Method(
         slug="intentonomy",
@@ -565,7 +573,7 @@ METHODS: tuple[Method, ...] = (
             "saccade.ops.frame_attention:performer_attention",
             "saccade.action.checkpoints:load_motionformer_checkpoint",
         ),
-        claim="saccade.action.motionformer_claim:MOTIONFORMER",
+        claim="saccade.action.claims:MOTIONFORMER",
         recipes=(
             "action/motionformer-kinetics",
             "action/motionformer-kinetics600",

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from saccade.action.claims import small_backbone
-from saccade.action.motionformer_claim import MOTIONFORMER, TrackStream, patch_clip
+from saccade.action.claims.motion_squeeze import small_backbone
+from saccade.action.claims.motionformer import MOTIONFORMER, TrackStream, patch_clip
 from saccade.action.track_reader import HIDDEN, TrackReader
 from saccade.claims import Cell, Outcome
 from saccade.ops.frame_attention import frame_attention

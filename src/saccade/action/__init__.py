@@ -1,5 +1,6 @@
 """Video action recognition: backbones, drop-in motion blocks, data sets and recipes."""
 
+from saccade.action.gta import CrossChannelTemporalMixing, GlobalTemporalAttention, gta_resnet, insert_gta
 from saccade.action.motion_squeeze import Motion, MotionSqueeze, kernel_soft_argmax, msnet
 from saccade.action.motionformer import Motionformer, motionformer_base, motionformer_hr, motionformer_large
 from saccade.nn.space_time_attention import JointSpaceTimeAttention, TrajectoryAttention
@@ -14,7 +15,9 @@ from saccade.ops.frame_attention import (
 )
 
 __all__ = [
+    "CrossChannelTemporalMixing",
     "DividedSpaceTimeBlock",
+    "GlobalTemporalAttention",
     "JointSpaceTimeAttention",
     "Motion",
     "MotionSqueeze",
@@ -22,6 +25,8 @@ __all__ = [
     "TrajectoryAttention",
     "VideoResNet",
     "VideoTransformer",
+    "gta_resnet",
+    "insert_gta",
     "kernel_soft_argmax",
     "local_correlation",
     "motionformer_base",

@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saccade.nn.video_resnet import VideoResNet, video_resnet
 from saccade.surgery import Undo, find_layers, get_module, insert_after
 
 Normalization = Literal["linear", "softmax"]
@@ -430,6 +431,38 @@ def insert_gta(
             block = GlobalTemporalAttention(int(channels), num_frames, **options)  # type: ignore[arg-type]
             cuts.append(insert_after(backbone, name, block, as_name="gta"))
     return cuts
+
+
+def gta_resnet(
+    backbone: str = "resnet50",
+    num_classes: int = 174,
+    num_frames: int = 8,
+    stages: Sequence[str] = ("layer2", "layer3"),
+    every: int | None = 2,
+    dropout: float = 0.5,
+    options: dict[str, Any] | None = None,
+) -> VideoResNet:
+    """A TSN-ResNet with blocks of global temporal attention.
+
+    Args:
+        backbone: `resnet18`, `resnet34`, `resnet50` or `resnet101`.
+        num_classes: Classes.
+        num_frames: Frames in a clip.
+        stages: As for [`insert_gta`][saccade.action.gta.insert_gta].
+        every: The same.
+        dropout: Before the classifier.
+        options: Of the blocks.
+
+    Returns:
+        The network, to be called with clips (b, 3, t, h, w).
+
+    Example:
+        >>> gta_resnet("resnet18", num_classes=5, num_frames=2)(torch.randn(1, 3, 2, 64, 64)).shape
+        torch.Size([1, 5])
+    """
+    network = video_resnet(backbone, num_classes, num_frames=num_frames, dropout=dropout)
+    insert_gta(network, num_frames, stages, every, **(options or {}))
+    return network
 
 
 def check_frames(came: int, wanted: int) -> None:

@@ -1,4 +1,4 @@
-"""Claims of the action domain."""
+"""The claim of MotionSqueeze, and the small network and training that claims on the motion world share."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from saccade.action import pictures
-from saccade.action.claims import small_backbone, train_on_motion
+from saccade.action.claims.motion_squeeze import small_backbone, train_on_motion
 from saccade.action.gta import GlobalTemporalAttention, PixelMixing
 from saccade.claims import Arm, Axis, Beats, Budget, Cell, Claim, Data, Metric, Outcome, Within
 from saccade.worlds.motion import CLASSES
