@@ -225,6 +225,14 @@ def test_patterns(tmp_path: Path) -> None:
     assert urls[9] == "https://example.org/shard-000009.tar"
 
 
+def test_shards_come_through_what_webdataset_opens(twelve: list[str]) -> None:
+    piped = [f"pipe:cat {shard}" for shard in twelve]
+    plain, through = (list(ShardClips(shards, SAMPLER, small, train=False)) for shards in (twelve, piped))
+    assert all(torch.equal(a["video"], b["video"]) for a, b in zip(plain, through, strict=True))
+    gone = collate_clips(list(ShardClips([*piped[:1], "nowhere.tar"], SAMPLER, small, train=False)))
+    assert (len(gone["label"]), gone["skipped"]) == (2, ["nowhere.tar"])
+
+
 def test_missing_records_are_counted(tmp_path: Path) -> None:
     records = [*arrays(tmp_path / "clips", 2), ClipRecord(tmp_path / "gone.mp4", 0)]
     with pytest.warns(UserWarning, match=r"1 of 3 clips are not there, such as .*gone\.mp4"):
