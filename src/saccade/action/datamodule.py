@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
-from saccade.action.datasets import READERS, Layout, Split
+from saccade.action.datasets import READERS, SOURCES, Layout
+from saccade.action.splits import Split
 from saccade.data.clips import ClipDataset, ClipSampler, collate_clips, existing
 from saccade.data.root import default_root
 from saccade.data.transforms import EvalTransform, LabelAwareFlip, ShortSideCrop, TrainTransform, augmentation
@@ -19,8 +20,9 @@ class ActionData(DataModule):
     """Clips of an action data set for training, validation and test.
 
     Args:
-        layout: `ssv1`, `ssv2`, `kinetics`, `ucf101`, `hmdb51`, `epic`; `folder`: `{train,val,test}/CLASS/*.mp4`;
-            `csv`: `{train,val,test}.csv` with `path label` lines; `frames`: TSN lists `{train,val,test}.txt`.
+        layout: `ssv1`, `ssv2`, `kinetics`, `ucf101`, `hmdb51`, `diving48`, `gym99`, `gym288`, `epic`;
+            `folder`: `{train,val,test}/CLASS/*.mp4`; `csv`: `{train,val,test}.csv` with `path label` lines;
+            `frames`: TSN lists `{train,val,test}.txt`.
         root: Folder of the data set in that layout; where `None` the folder named after the layout in the data root.
         sampling: Rule by which frames are drawn, see [`ClipSampler`][saccade.data.clips.ClipSampler].
         frames: Frames in a clip.
@@ -111,9 +113,13 @@ class ActionData(DataModule):
             FileNotFoundError: The data set is not there.
             ValueError: A malformed list, or a label outside the classes.
         """
+        where = f"; the data set is to be had from {SOURCES[self.layout]}" if self.layout in SOURCES else ""
         if not self.root.is_dir():
-            raise FileNotFoundError(f"no data set in the layout {self.layout!r} at {self.root}")
-        split = READERS[self.layout](self.root, name, self.fold)
+            raise FileNotFoundError(f"no data set in the layout {self.layout!r} at {self.root}{where}")
+        try:
+            split = READERS[self.layout](self.root, name, self.fold)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}{where}") from None
         if self.num_classes is not None:
             most = tuple(self.num_classes.values()) if isinstance(self.num_classes, dict) else (self.num_classes,)
             for record in split.records:
