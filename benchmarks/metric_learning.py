@@ -1,17 +1,23 @@
-"""The metric-learning toolkit against pytorch-metric-learning: every loss, forward and backward.
+"""The metric-learning toolkit against pytorch-metric-learning: losses (forward and backward), miners, accuracy.
 
-Limit: three matrix products of the batch with itself and a few passes over B x B floats; losses over triplets add a
-sort of the rows. What the peer writes out (pairs x pairs, B x B x B) is not limited by the problem.
+Limit of losses: three matrix products of the batch with itself and a few passes over B x B floats; losses over triplets
+add a sort of the rows. What the peer writes out (pairs x pairs, B x B x B) is not limited by the problem.
+Limit of miners: one distance matrix, a few passes over it, and the tuples that come out. Limit of the accuracy
+calculator: one product of the embeddings with themselves (the same that faiss makes for the peer), one pass over each
+row, and a few over the neighbours.
 """
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_metric_learning.losses as peers
+import pytorch_metric_learning.miners as peer_miners
 import torch
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator as PeerCalculator
 
 from saccade.bench import Comparison
-from saccade.metric import losses
+from saccade.metric import losses, miners
+from saccade.metric.accuracy import AccuracyCalculator
 
 GROUPS = {"losses": 1.5}
 BATCH, SIZE, EACH = 512, 128, 4
@@ -61,10 +67,26 @@ WITH_CLASSES = [
     "SubCenterArcFaceLoss",
 ]
 
+MINED = 8
+MINERS: list[tuple[str, dict[str, Any]]] = [
+    ("AngularMiner", {}),
+    ("BatchEasyHardMiner", {}),
+    ("BatchHardMiner", {}),
+    ("DistanceWeightedMiner", {}),
+    ("HDCMiner", {}),
+    ("MultiSimilarityMiner", {}),
+    ("PairMarginMiner", {}),
+    ("TripletMarginMiner", {"type_of_triplets": "all"}),
+    ("TripletMarginMiner", {"type_of_triplets": "semihard"}),
+    ("UniformHistogramMiner", {}),
+]
+
 
 def comparisons() -> Iterator[Comparison]:
     yield from loss_comparisons()
     yield from memory_comparisons()
+    yield from miner_comparisons()
+    yield from accuracy_comparisons()
 
 
 def loss_comparisons() -> Iterator[Comparison]:
@@ -95,6 +117,42 @@ def memory_comparisons() -> Iterator[Comparison]:
             memory_target=4.0,
             limit="a few B x B matrices",
         )
+
+
+def miner_comparisons() -> Iterator[Comparison]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(BATCH, SIZE, generator=generator).to(device)
+    y = (torch.arange(BATCH) // MINED)[torch.randperm(BATCH, generator=generator)].to(device)
+    for name, kwargs in MINERS:
+        ours, peer = getattr(miners, name)(**kwargs), getattr(peer_miners, name)(**kwargs)
+        chosen = f" ({kwargs['type_of_triplets']})" if "type_of_triplets" in kwargs else ""
+        yield Comparison(
+            name=f"{name}{chosen}, batch {BATCH}, d {SIZE}, {MINED} a class",
+            ours=lambda miner=ours: miner(x, y),
+            peer=lambda miner=peer: miner(x, y),
+            peer_name="pytorch-metric-learning",
+            target=2.0,
+            limit="a few passes over B x B floats, and the tuples",
+        )
+
+
+def accuracy_comparisons() -> Iterator[Comparison]:
+    """As many embeddings, and as few of a class, as Stanford Online Products has."""
+    rows, classes = 50_000, 10_000
+    x = torch.nn.functional.normalize(torch.randn(rows, SIZE, generator=torch.Generator().manual_seed(0)))
+    y = torch.arange(rows) % classes
+    options: dict[str, Any] = {"k": "max_bin_count", "exclude": ("NMI", "AMI")}
+    device = torch.device("cpu")  # the peer's faiss runs there
+    ours, peer = AccuracyCalculator(device=device, **options), PeerCalculator(device=device, **options)
+    yield Comparison(
+        name=f"accuracy calculator, {rows:,} x {SIZE}, {classes:,} classes",
+        ours=lambda: ours.get_accuracy(x, y),
+        peer=lambda: peer.get_accuracy(x, y),
+        peer_name="pytorch-metric-learning with faiss",
+        target=2.0,
+        limit="the product of the embeddings with themselves",
+    )
 
 
 def step(name: str, loss: Any, batch: int) -> Callable[[], None]:

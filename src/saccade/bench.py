@@ -31,7 +31,6 @@ class Comparison:
         memory_target: The ratio of peak memory (peer / ours) that we mean to reach; `None`: memory is not measured.
         limit: What bounds the speed: operations, bytes.
         group: Comparisons of a group are also summed up by their geometric mean.
-        rounds: How often each side is timed, for what takes minutes; the caller's choice where `None`.
     """
 
     name: str
@@ -42,7 +41,6 @@ class Comparison:
     memory_target: float | None = None
     limit: str = ""
     group: str = ""
-    rounds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ def compare(
         once += loops[side] * took
     rounds = max(1, min(rounds, int(most_seconds / once)))
     seconds: dict[str, list[float]] = {side: [] for side in sides}
-    for _ in range(comparison.rounds or rounds):
+    for _ in range(rounds):
         for side, timer in timers.items():
             seconds[side].append(timer.timeit(loops[side]).median)
     ours, peer = (statistics.median(seconds[side]) for side in ("ours", "peer"))
