@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from saccade.action import MotionSqueeze
+from saccade.action import GlobalTemporalAttention, MotionSqueeze, insert_gta
 from saccade.action.task import ActionClassification
 from saccade.nn.on_clips import OnClips
 from saccade.nn.r2plus1d import R2Plus1D
@@ -23,6 +23,7 @@ BACKBONES: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     "motion squeeze": lambda channels: MotionSqueeze(channels, 4, 5, hidden=(4, 4)),
+    "global temporal attention": lambda channels: GlobalTemporalAttention(channels, FRAMES, regions=2, scale=1.0),
     "shifted residual": lambda channels: ResidualBlock(channels, channels, shift=4),
 }
 
@@ -47,6 +48,13 @@ def test_a_block_in_a_backbone(backbone: str, block: str) -> None:
         assert any(bool(grad.any()) for grad in grads)
     undo()
     assert set(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_global_temporal_attention_finds_the_widths_of_every_backbone(backbone: str) -> None:
+    model, clips = BACKBONES[backbone][0](), torch.randn(2, 3, FRAMES, 64, 64)
+    insert_gta(model, FRAMES, stages=("layer1",), regions=2)
+    model(clips).sum().backward()
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
