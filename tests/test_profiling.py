@@ -70,6 +70,15 @@ def test_training_counts_both_passes_and_leaves_the_model_alone() -> None:
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
+def test_the_backward_pass_of_convolutions_costs_as_much_for_each_gradient() -> None:
+    grouped = nn.Conv3d(8, 8, 3, padding=1, groups=8, bias=False)
+    model = nn.Sequential(nn.Conv3d(3, 8, 3, padding=1), grouped, nn.ConvTranspose3d(8, 4, 2, 2))
+    costs = profile(model, [torch.randn(1, 3, 2, 4, 4)], training=True, runs=1)
+    first, second, third = 32 * 8 * 81, 32 * 8 * 27, 32 * 8 * 4 * 8
+    assert costs.macs == first + second + third
+    assert costs.training_macs == 2 * first + 3 * second + 3 * third  # no gradient of the input
+
+
 def test_blocks_cost_what_they_cost_alone() -> None:
     block = MotionSqueeze(8, 4, 5, hidden=(4, 4))
     alone = profile(OnClips(block), [torch.randn(1, 8, 3, 6, 6)], runs=1).macs

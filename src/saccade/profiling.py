@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -217,8 +219,19 @@ def _count(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[int, dict[str, i
     return (counter.get_total_flops() + beyond) // 2, by_module, outputs
 
 
+def _convolution_backward(
+    grad_shape: Sequence[int], x_shape: Sequence[int], w_shape: Sequence[int], *rest: Any, **_: Any
+) -> int:
+    """As many operations as forward for each gradient that is asked for; torch's own count forgets the groups."""
+    transposed, wanted = bool(rest[4]), rest[7]
+    places = x_shape if transposed else grad_shape
+    return 2 * math.prod(places) * math.prod(w_shape[1:]) * (int(wanted[0]) + int(wanted[1]))
+
+
 def _training_macs(model: nn.Module, both: Callable[[], None], parameters: Sequence[nn.Parameter]) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward}
+    ) as counter:
         try:
             both()
         except RuntimeError as error:
