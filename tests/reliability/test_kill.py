@@ -104,7 +104,7 @@ def test_another_configuration_does_not_go_on_from_a_runs_checkpoint(tmp_path: P
 
 @pytest.mark.parametrize("processes", [2])
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path, processes: int) -> None:
-    """One step of plain gradient descent with a rate of 1: the change of the weights is the gradient."""
+    """One step of plain gradient descent with a rate of 1, in float64: the change of the weights is the gradient."""
     recipe = {
         "model": {
             "class_path": "saccade.metric.task.MetricLearning",
@@ -121,7 +121,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path, processes: int)
             },
         },
         "data": {"class_path": "saccade.metric.datasets.SmallImages"},
-        "trainer": {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 2},
+        "trainer": {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 2, "precision": "64-true"},
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     weights = {}
@@ -133,6 +133,8 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path, processes: int)
     assert weights[1].keys() == weights[processes].keys()
     moved = 0
     for key, value in weights[1].items():
-        torch.testing.assert_close(weights[processes][key], value, atol=1e-5, rtol=0, msg=key)
+        torch.testing.assert_close(
+            weights[processes][key], value, atol=1e-9, rtol=0, msg=lambda text, key=key: f"{key}: {text}"
+        )
         moved += value.is_floating_point()
     assert moved > 10
