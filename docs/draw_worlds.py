@@ -112,12 +112,46 @@ def stick_figures() -> np.ndarray:
     return picture.repeat(2, 0).repeat(2, 1)
 
 
+def tracks() -> np.ndarray:
+    """A clip of moving and one of still objects, frames side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    from saccade.worlds.tracks import ORDERS, TrackWorld
+
+    colours = ["#4c78a8", "#f58518", "#54a24b", "#b279a2"]
+    figure = Figure(figsize=(9, 3.4), facecolor="white", dpi=110)
+    axes = figure.subplots(2, 6)
+    for row, speed in enumerate((1.27, 0.0)):
+        clip = TrackWorld(speed).batch("train", [3])
+        for t in range(6):
+            axis = axes[row][t]
+            axis.set(xlim=(-0.5, 4.5), ylim=(4.5, -0.5), xticks=[], yticks=[], aspect="equal")
+            for x in range(6):
+                axis.axhline(x - 0.5, color="#e4e7ea", linewidth=0.8, zorder=0)
+                axis.axvline(x - 0.5, color="#e4e7ea", linewidth=0.8, zorder=0)
+            for thing in reversed(range(4)):
+                y, x = divmod(int(clip.cell[0, thing, t]), 5)
+                state = "ABC"[ORDERS[int(clip.order[0, thing])][t // 2]]
+                line = {"edgecolor": "black", "linewidth": 2.2} if thing == 0 else {"edgecolor": "none"}
+                axis.add_patch(Rectangle((x - 0.45, y - 0.45), 0.9, 0.9, facecolor=colours[thing], **line))
+                axis.text(x, y, state, color="white", ha="center", va="center", fontsize=10, fontweight="bold")
+            if row == 0:
+                axis.set_title(f"frame {t}", fontsize=9)
+        axes[row][0].set_ylabel("moving" if speed else "still", fontsize=10)
+    figure.set_layout_engine("tight")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
 def framed(picture: torch.Tensor) -> torch.Tensor:
     """With a white margin of three pixels."""
     return torch.nn.functional.pad(picture, (0, 0, 3, 3, 3, 3), value=1.0)
 
 
-WORLDS = {"graphs": graphs, "motion": motion, "scenes": scenes, "stick-figures": stick_figures}
+WORLDS = {"graphs": graphs, "motion": motion, "scenes": scenes, "stick-figures": stick_figures, "tracks": tracks}
 
 
 def main() -> None:

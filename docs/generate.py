@@ -164,7 +164,7 @@ def method_page(method: Method, entries: dict[str, Any], speed: dict[str, Any]) 
         lines += measured(data, entry)
     if not entries:
         lines += ["Not measured yet.", ""]
-    lines += _speed(speed)
+    lines += _speed(method.slug, speed)
     if f"\n## {method.name}\n" in (ROOT / "docs" / "errata.md").read_text(encoding="utf-8"):
         anchor = re.sub(r"[^a-z0-9]+", "-", method.name.lower()).strip("-")
         lines += [f"Where the authors' code departs from their paper: [errata](../errata.md#{anchor}).", ""]
@@ -198,7 +198,7 @@ def measured(data: str, entry: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _speed(speed: dict[str, Any]) -> list[str]:
+def _speed(slug: str, speed: dict[str, Any]) -> list[str]:
     if not speed:
         return []
     lines = ["## Speed", "", "| what | peer | times faster | memory ratio | on |", "|---|---|---:|---:|---|"]
@@ -206,7 +206,10 @@ def _speed(speed: dict[str, Any]) -> list[str]:
         for row in about["rows"]:
             memory = "–" if row["memory_ratio"] is None else f"{row['memory_ratio']:.1f}"
             lines.append(f"| {row['name']} | {row['peer_name']} | {row['ratio']:.1f} | {memory} | {hardware} |")
-    return [*lines, ""]
+    lines.append("")
+    if (ROOT / "docs" / "assets" / f"{slug}-scaling.png").exists():
+        lines += [f"![Time and memory over the length of a clip](../assets/{slug}-scaling.png)", ""]
+    return lines
 
 
 def _pictures(method: Method) -> list[str]:

@@ -323,6 +323,14 @@ METHODS: tuple[Method, ...] = (
         arxiv="2012.08510",
         domain="action",
         summary="Adds an attention over time to a video network whose pattern is learned once and shared by all clips.",
+        parts=(
+            "saccade.action.gta:GlobalTemporalAttention",
+            "saccade.action.gta:CrossChannelTemporalMixing",
+            "saccade.action.gta:insert_gta",
+            "saccade.action.gta:gta_resnet",
+        ),
+        claim="saccade.action.claims:GTA",
+        recipes=("action/gta-ssv1", "action/gta-ssv2", "action/gta-kinetics"),
     ),
     Method(
         slug="intentonomy",
@@ -552,6 +560,31 @@ METHODS: tuple[Method, ...] = (
         summary="Classifies videos with a transformer whose attention follows things as they move.",
         repository="facebookresearch/Motionformer",
         licence="Apache-2.0",
+        parts=(
+            "saccade.action.motionformer:Motionformer",
+            "saccade.nn.space_time_attention:TrajectoryAttention",
+            "saccade.nn.space_time_attention:JointSpaceTimeAttention",
+            "saccade.nn.video_vit:DividedSpaceTimeBlock",
+            "saccade.nn.video_vit:VideoTransformer",
+            "saccade.ops.frame_attention:frame_attention",
+            "saccade.ops.frame_attention:orthoformer_attention",
+            "saccade.ops.frame_attention:orthogonal_prototypes",
+            "saccade.ops.frame_attention:nystrom_attention",
+            "saccade.ops.frame_attention:performer_attention",
+            "saccade.action.checkpoints:load_motionformer_checkpoint",
+        ),
+        claim="saccade.action.claims:MOTIONFORMER",
+        recipes=(
+            "action/motionformer-kinetics",
+            "action/motionformer-kinetics600",
+            "action/motionformer-ssv2",
+            "action/motionformer-epic",
+        ),
+        converter="saccade.action.checkpoints:convert_motionformer",
+        checkpoints=(
+            "Kinetics-400, Kinetics-600, Something-Something V2 and EPIC-Kitchens-100, base, HR and L, with joint and "
+            "divided attention for two of them; trained without the projection of the temporal values"
+        ),
     ),
     Method(
         slug="neural-manifold-ode",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.action.claims import MOTION_SQUEEZE, batches
+from saccade.action.claims.motion_squeeze import MOTION_SQUEEZE, batches
 from saccade.action.pictures import flow_colours
 from saccade.claims import Cell, Outcome
 from saccade.worlds.motion import MotionWorld

@@ -5,6 +5,8 @@ import pytest
 
 from saccade.action.datamodule import ActionData
 from saccade.action.datasets import (
+    READERS,
+    SOURCES,
     mirrored_labels,
     read_hmdb51,
     read_kinetics,
@@ -14,7 +16,7 @@ from saccade.action.datasets import (
 )
 from tests.action import layouts
 
-pytestmark = pytest.mark.filterwarnings("ignore:Something-Something")
+pytestmark = pytest.mark.filterwarnings("ignore:(Something-Something|Diving-48|Gym)")
 
 
 def paths(split: object, root: Path) -> list[tuple[str, int]]:
@@ -129,12 +131,13 @@ def test_malformed_lists_are_named(
         read(tmp_path, "train")
 
 
-@pytest.mark.parametrize("layout", ["ssv1", "ssv2", "kinetics", "ucf101", "hmdb51", "folder", "csv", "frames"])
+@pytest.mark.parametrize("layout", sorted(READERS))
 def test_missing_data_are_named(tmp_path: Path, layout: str) -> None:
     with pytest.raises(FileNotFoundError, match=f"no data set in the layout '{layout}' at .*gone"):
         ActionData(layout, str(tmp_path / "gone")).train_set()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as caught:
         ActionData(layout, str(tmp_path)).train_set()
+    assert SOURCES.get(layout, "") in str(caught.value)
 
 
 def test_half_present_data_are_counted(tmp_path: Path) -> None:

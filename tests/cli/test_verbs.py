@@ -1,5 +1,6 @@
 """The verbs as a person types them: what cannot be worked with is one line and exit code 2."""
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -82,6 +83,63 @@ def test_a_clip_longer_than_the_video_is_sampled_with_repeats(
 ) -> None:
     clip = video(tmp_path / "short.mp4", 2)
     assert main(["predict", str(clip), "--checkpoint", str(checkpoint)]) == 0
+
+
+def test_over_time_as_json_and_as_a_picture(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, picture = video(tmp_path / "clip.mp4", 60, fps=10), tmp_path / "out.png"
+    command = ["predict", str(clip), "--checkpoint", str(checkpoint), "--timeline", str(picture), "--window", "2"]
+    assert main([*command, "--json", "--top-k", "1"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["videos"]
+    assert [(moment["start"], moment["end"]) for moment in found["clips"]] == [(s, s + 2) for s in range(5)]
+    assert all(len(moment["scores"]) == 1 for moment in found["clips"])
+    assert found["timeline"] == str(picture)
+    with Image.open(picture) as image:
+        assert image.width > 1000
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "0.0 to 2.0 s" in shown
+    assert "timeline:" in shown
+
+
+def test_a_corrupt_video_among_several_is_reported_and_the_others_drawn(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = [
+        video(tmp_path / "a" / "clip.mp4", 12),
+        truncated(tmp_path / "cut.mp4"),
+        video(tmp_path / "b" / "clip.mp4"),
+    ]
+    command = ["predict", *map(str, clips), "--checkpoint", str(checkpoint), "--timeline", str(tmp_path / "t.png")]
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert "cut.mp4 is truncated" in said
+    assert "1 of 3 videos were skipped" in said
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["t-clip-2.png", "t-clip.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--timeline", "out.jpg"], "the timeline is a PNG, and out.jpg is not named so"),
+        (["--timeline", "gone/out.png"], "no folder gone for the timeline"),
+        (["--window", "0"], "the window has to be longer than 0 seconds, not 0"),
+        (["--step", "-1"], "the step has to be longer than 0 seconds, not -1"),
+        (["--top-k", "0"], "top_k has to be at least 1"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(
+    options: list[str],
+    message: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip = video(tmp_path / "clip.mp4", 12)
+    assert message in error(["predict", str(clip), "--checkpoint", str(checkpoint), *options], capsys)
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, {"epoch": 1}])

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from saccade.action import MotionSqueeze, msnet
+from saccade.action import Motionformer, MotionSqueeze, TrajectoryAttention, msnet
 from saccade.graph import CorrectAndSmooth, Graph, LabelPropagation
 from saccade.ops.correlation import local_correlation
 
@@ -55,3 +55,23 @@ def test_correct_and_smooth(mode: str) -> None:
     torch.testing.assert_close(there.cpu(), here)
     spread = LabelPropagation()(labels.cuda(), known.cuda(), Graph(edges, 200))
     torch.testing.assert_close(spread.cpu(), LabelPropagation()(labels, known, Graph(edges, 200)))
+
+
+@pytest.mark.parametrize("approximation", [None, "orthoformer", "nystrom", "performer"])
+def test_trajectory_attention_forward_and_backward(approximation: str | None) -> None:
+    block = TrajectoryAttention(24, 3, approximation=approximation, num_landmarks=6).double().eval()
+    moved, x = copy.deepcopy(block).cuda(), torch.randn(2, 1 + 4 * 9, 24, dtype=torch.float64)
+    torch.testing.assert_close(moved(x.cuda(), 4).cpu(), block(x, 4))
+    moved(x.cuda().requires_grad_(), 4).sum().backward()
+    block(x, 4).sum().backward()
+    torch.testing.assert_close(moved.qkv.weight.grad.cpu(), block.qkv.weight.grad)
+
+
+@pytest.mark.parametrize("attention", ["trajectory", "joint", "divided", "orthoformer"])
+def test_video_transformers_train_under_autocast(attention: str) -> None:
+    sizes = {"image_size": 32, "patch_size": 8, "frames": 4, "dim": 24, "depth": 2, "heads": 3, "num_landmarks": 8}
+    model = Motionformer(**sizes, num_classes=5, attention=attention).cuda().train()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        logits = model(torch.randn(2, 3, 4, 32, 32, device="cuda"))
+    logits.float().sum().backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import csv
 import re
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from saccade.action.fine_grained import read_diving48, read_finegym
+from saccade.action.splits import Split, compare_size, first_there, read_json
 from saccade.data.clips import (
     ClipRecord,
     numbered_lines,
@@ -18,25 +18,39 @@ from saccade.data.clips import (
     scan_folder,
 )
 
-Layout = Literal["folder", "csv", "frames", "ssv1", "ssv2", "kinetics", "ucf101", "hmdb51"]
+Layout = Literal[
+    "folder",
+    "csv",
+    "frames",
+    "ssv1",
+    "ssv2",
+    "kinetics",
+    "ucf101",
+    "hmdb51",
+    "diving48",
+    "diving48-v1",
+    "gym99",
+    "gym288",
+    "epic",
+]
+
+SOURCES: dict[str, str] = {
+    "ssv1": "https://www.qualcomm.com/developer/software/something-something-v-2-dataset (version 1 on request)",
+    "ssv2": "https://www.qualcomm.com/developer/software/something-something-v-2-dataset",
+    "kinetics": "https://github.com/cvdfoundation/kinetics-dataset",
+    "ucf101": "https://www.crcv.ucf.edu/data/UCF101.php",
+    "hmdb51": "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database",
+    "diving48": "http://www.svcl.ucsd.edu/projects/resound/dataset.html",
+    "diving48-v1": "http://www.svcl.ucsd.edu/projects/resound/dataset.html",
+    "gym99": "https://sdolivia.github.io/FineGym",
+    "gym288": "https://sdolivia.github.io/FineGym",
+    "epic": "https://epic-kitchens.github.io",
+}
+"""Layout to where the data set is to be had."""
 
 SSV1_SIZES = {"train": 86_017, "val": 11_522, "test": 10_960}
 SSV2_SIZES = {"train": 168_913, "val": 24_777, "test": 27_157}
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split of a data set.
-
-    Args:
-        records: Its clips.
-        classes: Names of the classes, by id; empty where the layout does not tell.
-        mirrored: Class to the class of the mirrored clip, for those where left and right matter.
-    """
-
-    records: list[ClipRecord]
-    classes: list[str] = field(default_factory=list)
-    mirrored: dict[int, int] = field(default_factory=dict)
+EPIC_SIZES = {"train": 67_217, "val": 9_668}
 
 
 def read_ssv1(root: Path, split: str) -> Split:
@@ -66,7 +80,7 @@ def read_ssv1(root: Path, split: str) -> Split:
                 f"{file}, line {number}: expected 'id;label' with one of {len(ids)} labels, found {line!r}"
             )
         records.append(ClipRecord(folder / clip, ids[label], None, "{:05d}.jpg", 12.0))
-    _compare("Something-Something V1", split, len(records), SSV1_SIZES)
+    compare_size("Something-Something V1", split, len(records), SSV1_SIZES)
     return Split(records, classes, mirrored_labels(classes))
 
 
@@ -85,15 +99,15 @@ def read_ssv2(root: Path, split: str) -> Split:
         ValueError: A malformed list, or a template that the list of labels lacks.
     """
     base = root / "labels" if (root / "labels").is_dir() else root
-    names = _first(base / "labels.json", base / "something-something-v2-labels.json")
-    file = _first(base / f"{_long(split)}.json", base / f"something-something-v2-{_long(split)}.json")
+    names = first_there(base / "labels.json", base / "something-something-v2-labels.json")
+    file = first_there(base / f"{_long(split)}.json", base / f"something-something-v2-{_long(split)}.json")
     try:
-        ids = {label: int(number) for label, number in _json(names).items()}
+        ids = {label: int(number) for label, number in read_json(names).items()}
     except (AttributeError, ValueError, TypeError):
         raise ValueError(f"{names}: expected an object of label to class id") from None
     folder = root / "20bn-something-something-v2"
     folder = folder if folder.is_dir() else root
-    entries = _json(file)
+    entries = read_json(file)
     if not isinstance(entries, list):
         raise ValueError(f"{file}: expected a list of clips, found {type(entries).__name__}")
     records = []
@@ -106,7 +120,7 @@ def read_ssv2(root: Path, split: str) -> Split:
         if label not in ids:
             raise ValueError(f"{file}, entry {number}: the template {label!r} is not among the {len(ids)} labels")
         records.append(ClipRecord(folder / f"{entry['id']}.webm", ids[label]))
-    _compare("Something-Something V2", split, len(records), SSV2_SIZES)
+    compare_size("Something-Something V2", split, len(records), SSV2_SIZES)
     classes = sorted(ids, key=lambda label: ids[label])
     return Split(records, classes, mirrored_labels(classes) if sorted(ids.values()) == list(range(len(ids))) else {})
 
@@ -127,7 +141,7 @@ def read_kinetics(root: Path, split: str) -> Split:
     """
     file = root / f"{split}.csv"
     if not file.is_file():
-        return Split(*scan_folder(_first(root / split, root / _long(split))))
+        return Split(*scan_folder(first_there(root / split, root / _long(split))))
     _, first = next(numbered_lines(file), (0, ""))
     if first.startswith("label,youtube_id"):
         return _read_kinetics_annotations(root, file, split)
@@ -218,6 +232,76 @@ def read_hmdb51(root: Path, split: str, fold: int = 1) -> Split:
     return Split(records, classes)
 
 
+def read_epic(root: Path, split: str) -> Split:
+    """EPIC-Kitchens-100: `EPIC_100_{train,validation}.csv` and folders of frames; labels are pairs of verb and noun.
+
+    Args:
+        root: Folder of the lists (or of a folder `epic-kitchens-100-annotations` with them), and of
+            `P01/rgb_frames/P01_11/frame_0000000001.jpg`.
+        split: `train` or `val`.
+
+    Returns:
+        The split, one record a segment, in the order of the list.
+
+    Raises:
+        FileNotFoundError: The list is missing.
+        ValueError: A missing column, or a malformed line.
+    """
+    name = f"EPIC_100_{_long(split)}.csv"
+    file = first_there(root / name, root / "epic-kitchens-100-annotations" / name)
+    needed = ("participant_id", "video_id", "start_timestamp", "stop_timestamp", "verb_class", "noun_class")
+    records = []
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = csv.DictReader(lines)
+        missing = [column for column in needed if column not in (rows.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{file}, line 1: no column {', '.join(missing)}")
+        for row in rows:
+            video = row["video_id"]
+            # videos added in 2020 have numbers of three digits and 50 frames a second
+            fps = 50.0 if re.fullmatch(r"P\d+_\d{3}", video or "") else 60.0
+            try:
+                label = int(row["verb_class"]), int(row["noun_class"])
+                start, stop = (
+                    int(row.get(f"{end}_frame") or 1 + round(fps * timestamp_seconds(row[f"{end}_timestamp"])))
+                    for end in ("start", "stop")
+                )
+            except (ValueError, TypeError):
+                label, start, stop = (-1, -1), 0, -1
+            if min(label) < 0 or start < 0 or stop < start:
+                raise ValueError(
+                    f"{file}, line {rows.line_num}: expected classes from 0 and a start before the stop, "
+                    f"found {', '.join(str(value) for value in row.values())[:160]}"
+                )
+            folder = root / str(row["participant_id"]) / "rgb_frames" / str(video)
+            first = max(start, 1)
+            records.append(ClipRecord(folder, label, stop - first + 1, "frame_{:010d}.jpg", fps, first))
+    compare_size("EPIC-Kitchens-100", split, len(records), EPIC_SIZES)
+    return Split(records)
+
+
+def timestamp_seconds(text: str) -> float:
+    """Seconds of a time `HH:MM:SS.fraction`, with any number of digits in the fraction.
+
+    Args:
+        text: The time.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        ValueError: Not such a time.
+
+    Example:
+        >>> timestamp_seconds("00:01:02.5"), timestamp_seconds("00:00:01.089")
+        (62.5, 1.089)
+    """
+    match = re.fullmatch(r"(\d+):([0-5]?\d):([0-5]?\d(?:\.\d+)?)", text.strip())
+    if not match:
+        raise ValueError(f"expected a time such as 00:01:02.345, found {text!r}")
+    return 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
+
+
 def mirrored_labels(classes: Sequence[str]) -> dict[int, int]:
     """Which class a mirrored clip belongs to, for classes whose text tells left from right.
 
@@ -267,6 +351,11 @@ READERS: dict[str, Callable[[Path, str, int], Split]] = {
     "kinetics": lambda root, split, fold: read_kinetics(root, "train" if split == "train" else "val"),
     "ucf101": read_ucf101,
     "hmdb51": read_hmdb51,
+    "diving48": lambda root, split, fold: read_diving48(root, split),
+    "diving48-v1": lambda root, split, fold: read_diving48(root, split, version=1),
+    "gym99": lambda root, split, fold: read_finegym(root, split, 99),
+    "gym288": lambda root, split, fold: read_finegym(root, split, 288),
+    "epic": lambda root, split, fold: read_epic(root, "train" if split == "train" else "val"),
 }
 """Layout to its reader, `(root, split, fold)`."""
 
@@ -284,22 +373,3 @@ def _fold(fold: int) -> int:
     if fold not in (1, 2, 3):
         raise ValueError(f"fold has to be 1, 2 or 3, not {fold}")
     return fold
-
-
-def _first(*paths: Path) -> Path:
-    for path in paths:
-        if path.exists():
-            return path
-    raise FileNotFoundError(f"neither {' nor '.join(map(str, paths))} is there")
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from None
-
-
-def _compare(name: str, split: str, found: int, sizes: dict[str, int]) -> None:
-    if found != sizes[split]:
-        warnings.warn(f"{name} {split} has {sizes[split]} clips where published; this list has {found}", stacklevel=3)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Accuracy, Metric, MetricCollection
 
+from saccade.action.metrics import TopK
 from saccade.checkpoints import load_strict, read_state
 from saccade.training.task import OptimizerFactory, SchedulerFactory, Task, adamw
 
@@ -22,12 +23,12 @@ class Classified:
     """What is predicted for the videos of a batch.
 
     Attributes:
-        probabilities: Mean over the views of each video.
+        probabilities: Mean over the views of each video; with several labels a dict of them.
         index: Which record of the data set each is.
         skipped: Paths of clips that could not be read.
     """
 
-    probabilities: Float[Tensor, "b k"]
+    probabilities: Float[Tensor, "b k"] | dict[str, Float[Tensor, "b _"]]
     index: Int[Tensor, " b"]
     skipped: tuple[str, ...] = ()
 
@@ -38,12 +39,17 @@ class ActionClassification(Task):
     A batch is a dict with `video`, (b, c, t, h, w) or with views (b, v, c, t, h, w), `label`, and optionally `index`
     and `skipped`. Probabilities are averaged over the views of a video.
 
+    With several labels, such as verb and noun, `num_classes` is a dict, the network gives a dict of logits, and `label`
+    is (b, labels) in the same order. The loss is the mean of the cross-entropies, and an action is right where all
+    labels are.
+
     Args:
         backbone: The network, such as a [`VideoResNet`][saccade.nn.video_resnet.VideoResNet] with a block in its slot.
-        num_classes: Classes.
-        pretrained: Weights to start from: a torchvision name such as `ResNet50_Weights.IMAGENET1K_V1`, which is
-            downloaded to torch's cache if it is not there; or a file: a torchvision ResNet's state dict, a checkpoint
-            of `saccade fit`, or what `saccade convert` wrote. A classifier of other classes is left out.
+        num_classes: Classes, or a dict of several labels and their classes.
+        pretrained: Weights to start from: a torchvision name such as `ResNet50_Weights.IMAGENET1K_V1`, or for a video
+            transformer one of timm's such as `timm/vit_base_patch16_224.orig_in21k_ft_in1k`, which are downloaded if
+            they are not there; or a file: a torchvision ResNet's state dict, a checkpoint of `saccade fit`, or what
+            `saccade convert` wrote. A classifier of other classes is left out.
         label_smoothing: Share of the target spread over all classes.
         classifier_lr: Factors of the learning rate for weight and bias of the classifier `backbone.fc`.
         optimizer: Makes the optimiser.
@@ -57,7 +63,7 @@ class ActionClassification(Task):
     def __init__(
         self,
         backbone: nn.Module,
-        num_classes: int,
+        num_classes: int | dict[str, int],
         pretrained: str | None = None,
         label_smoothing: float = 0.0,
         classifier_lr: tuple[float, float] = (1.0, 1.0),
@@ -66,16 +72,22 @@ class ActionClassification(Task):
         schedule: Literal["epoch", "step"] = "epoch",
     ) -> None:
         super().__init__(optimizer, lr_scheduler, schedule)
-        if num_classes < 2:
+        if not num_classes or min(num_classes.values() if isinstance(num_classes, dict) else (num_classes,)) < 2:
             raise ValueError(f"num_classes has to be at least 2, not {num_classes}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing has to be in [0, 1), not {label_smoothing}")
         self.backbone, self.num_classes, self.pretrained = backbone, num_classes, pretrained
         self.label_smoothing, self.classifier_lr = label_smoothing, classifier_lr
-        metrics: dict[str, Metric] = {
-            f"top{k}": Accuracy(task="multiclass", num_classes=num_classes, top_k=k, average="micro")
-            for k in sorted({1, min(5, num_classes)})
-        }
+        metrics: dict[str, Metric]
+        if isinstance(num_classes, dict):
+            metrics = {name: TopK([place]) for place, name in enumerate(num_classes)}
+            metrics |= {f"{name}_top5": TopK([place], 5) for place, name in enumerate(num_classes)}
+            metrics["action"] = TopK(range(len(num_classes)))
+        else:
+            metrics = {
+                f"top{k}": Accuracy(task="multiclass", num_classes=num_classes, top_k=k, average="micro")
+                for k in sorted({1, min(5, num_classes)})
+            }
         self.val_metrics = MetricCollection(dict(metrics), prefix="val/")
         self.test_metrics = MetricCollection(dict(metrics), prefix="test/").clone()
         self.skipped: set[str] = set()
@@ -99,19 +111,24 @@ class ActionClassification(Task):
             {"params": [classifier.get_parameter("bias")], "lr_mult": bias},
         ]
 
-    def forward(self, video: Tensor) -> Tensor:
-        """Probabilities (b, k) of clips (b, c, t, h, w) or of videos with views (b, v, c, t, h, w)."""
+    def forward(self, video: Tensor) -> Tensor | dict[str, Tensor]:
+        """Probabilities (b, k), or a dict of them, of clips (b, c, t, h, w) or of videos (b, v, c, t, h, w)."""
         views = video.unsqueeze(1) if video.ndim == 5 else video
-        total = torch.stack([self.backbone(view).float().softmax(1) for view in views.unbind(1)])
-        return total.mean(0)
+        logits = [self.backbone(view) for view in views.unbind(1)]
+        if not isinstance(self.num_classes, dict):
+            return torch.stack([view.float().softmax(1) for view in logits]).mean(0)
+        return {name: torch.stack([v[name].float().softmax(1) for v in logits]).mean(0) for name in self.num_classes}
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Cross-entropy of single clips."""
         self._count(batch)
         video = batch["video"].flatten(0, 1) if batch["video"].ndim == 6 else batch["video"]
-        label = batch["label"].repeat_interleave(video.shape[0] // len(batch["label"]))
+        label = batch["label"].repeat_interleave(video.shape[0] // len(batch["label"]), dim=0)
         self._check_labels(label)
-        loss = F.cross_entropy(self.backbone(video).float(), label, label_smoothing=self.label_smoothing)
+        logits = self.backbone(video)
+        pairs = zip(logits.values(), label.unbind(1), strict=True) if isinstance(logits, dict) else [(logits, label)]
+        losses = [F.cross_entropy(x.float(), y, label_smoothing=self.label_smoothing) for x, y in pairs]
+        loss = torch.stack(losses).mean()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(label))
         return self.finite(loss)
 
@@ -130,6 +147,8 @@ class ActionClassification(Task):
         count = len(batch["label"])
         if count == 0:
             nothing = torch.zeros(0, dtype=torch.int64)
+            if isinstance(self.num_classes, dict):
+                return Classified({n: torch.zeros(0, k) for n, k in self.num_classes.items()}, nothing, skipped)
             return Classified(torch.zeros(0, self.num_classes), nothing, skipped)
         return Classified(self(batch["video"]), batch.get("index", torch.arange(count)), skipped)
 
@@ -149,14 +168,22 @@ class ActionClassification(Task):
         self._count(batch)
         if len(batch["label"]):
             self._check_labels(batch["label"])
-            metrics.update(self(batch["video"]), batch["label"])
+            said = self(batch["video"])
+            metrics.update(list(said.values()) if isinstance(said, dict) else said, batch["label"])
         self.log_dict(metrics, on_epoch=True, prog_bar=True, batch_size=max(len(batch["label"]), 1))
 
     def _check_labels(self, label: Tensor) -> None:
-        if int(label.min()) < 0 or int(label.max()) >= self.num_classes:
-            raise ValueError(
-                f"labels go from {int(label.min())} to {int(label.max())}: 0 to {self.num_classes - 1} is accepted"
-            )
+        if isinstance(self.num_classes, dict):
+            if label.ndim != 2 or label.shape[1] != len(self.num_classes):
+                raise ValueError(f"labels have to be (b, {len(self.num_classes)}), not {tuple(label.shape)}")
+            parts = zip(label.unbind(1), self.num_classes.values(), strict=True)
+        else:
+            parts = zip([label], [self.num_classes], strict=True)
+        for part, classes in parts:
+            if int(part.min()) < 0 or int(part.max()) >= classes:
+                raise ValueError(
+                    f"labels go from {int(part.min())} to {int(part.max())}: 0 to {classes - 1} is accepted"
+                )
 
     def _count(self, batch: Mapping[str, Any]) -> None:
         self.skipped.update(batch.get("skipped", ()))
@@ -173,8 +200,9 @@ def start_from(backbone: Any, weights: str) -> None:
     """Load weights into a backbone, without a classifier that has other classes.
 
     Args:
-        backbone: Receives them: a network with the method `load_torchvision`, or for our own files any.
-        weights: A torchvision name such as `ResNet50_Weights.IMAGENET1K_V1`, or a file.
+        backbone: Receives them: a network with the method `load_torchvision`, or `load_image_vit`, or for our own
+            files any.
+        weights: A torchvision name such as `ResNet50_Weights.IMAGENET1K_V1`, one of timm's after `timm/`, or a file.
 
     Raises:
         FileNotFoundError: No such file.
@@ -185,13 +213,21 @@ def start_from(backbone: Any, weights: str) -> None:
 
         backbone.load_torchvision(get_weight(weights).get_state_dict(progress=True, check_hash=True))
         return
+    if weights.startswith("timm/"):
+        import timm
+
+        backbone.load_image_vit(timm.create_model(weights.removeprefix("timm/"), pretrained=True).state_dict())
+        return
     state = backbone_state(read_state(weights))
     own = backbone.state_dict()
     if not any(key.startswith("slot.") for key in state) and hasattr(backbone, "load_torchvision"):
         backbone.load_torchvision(state)
         return
-    if state.get("fc.weight", own["fc.weight"]).shape != own["fc.weight"].shape:
-        state |= {key: own[key] for key in ("fc.weight", "fc.bias")}
+    classifier = ("fc.", "head.")
+    ours = {key: value for key, value in own.items() if key.startswith(classifier)}
+    theirs = {key: value.shape for key, value in state.items() if key.startswith(classifier)}
+    if theirs != {key: value.shape for key, value in ours.items()}:
+        state = {key: value for key, value in state.items() if key not in theirs} | ours
     load_strict(backbone, state)
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from PIL import Image
+from torch import Tensor
 
 from saccade.action.task import ActionClassification, backbone_state
+from saccade.action.timeline import sampler_of, slide, timeline_picture
 from saccade.checkpoints import load_strict, read_state
-from saccade.data.clips import VIDEO_SUFFIXES, ClipRecord, ClipSampler, numbered_lines, open_clip
+from saccade.data.clips import VIDEO_SUFFIXES, ClipRecord, close_clip, numbered_lines, open_clip
 from saccade.data.transforms import EvalTransform
-from saccade.data.video import VideoError, VideoReader
+from saccade.data.video import VideoError
 from saccade.nn.input_spec import InputSpec
 from saccade.training.cli import load_task
 from saccade.training.recipes import find_recipe
@@ -31,11 +34,22 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """What a stretch of a video shows, from `start` to `end` in seconds, the likeliest class first."""
+
+    start: float
+    end: float
+    scores: list[Score]
+
+
+@dataclass(frozen=True)
 class VideoPrediction:
-    """What a video shows, the likeliest class first."""
+    """What a video shows, the likeliest class first; and over time, where that was asked for."""
 
     video: str
     scores: list[Score]
+    clips: list[Moment] = field(default_factory=list)
+    timeline: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,10 @@ def classify_videos(
     labels: str | Path | None = None,
     top_k: int = 5,
     device: str = "cpu",
+    over_time: bool = False,
+    timeline: str | Path | None = None,
+    window: float | None = None,
+    step: float | None = None,
 ) -> Predictions:
     """Classify videos by a trained checkpoint.
 
@@ -71,42 +89,64 @@ def classify_videos(
         labels: File with one class name a line, in the order of class ids; ids where `None`.
         top_k: How many classes to give.
         device: Where to compute.
+        over_time: Also classify clips that slide over each video.
+        timeline: Draw them as a picture, a PNG; of several videos each gets a file with its name added.
+        window: Length of a sliding clip in seconds; `None`: the model's own, see
+            [`window_frames`][saccade.action.timeline.window_frames].
+        step: From one sliding clip to the next in seconds; `None`: half a window.
 
     Returns:
         Classes by video.
 
     Raises:
-        FileNotFoundError: A file is not there.
-        ValueError: An unreadable video, a checkpoint that does not fit, or labels of another number of classes.
+        FileNotFoundError: A file, or the picture's folder, is not there.
+        ValueError: A window or step that is not positive, a picture that is no PNG, an unreadable video, a checkpoint
+            that does not fit, or labels of another number of classes.
     """
     if top_k < 1:
         raise ValueError(f"top_k has to be at least 1, not {top_k}")
+    if window is not None and not window > 0:
+        raise ValueError(f"the window has to be longer than 0 seconds, not {window:g}")
+    if step is not None and not step > 0:
+        raise ValueError(f"the step has to be longer than 0 seconds, not {step:g}")
     paths = _expand(videos)
+    pictures = _pictures(timeline, paths)
+    over_time = over_time or timeline is not None or window is not None or step is not None
     task = load_classifier(checkpoint, config).to(device)
+    if isinstance(task.num_classes, dict):
+        raise ValueError(f"{checkpoint} gives {', '.join(task.num_classes)}; one list of classes is predicted here")
     names = _names(labels, task.num_classes)
     spec = getattr(task.backbone, "input_spec", InputSpec())
-    sampler = (
-        ClipSampler("segment", spec.frames) if spec.stride is None else ClipSampler("clip", spec.frames, spec.stride)
-    )
+    sampler = sampler_of(spec)
     transform = EvalTransform(spec)
     found: list[VideoPrediction] = []
     skipped: dict[str, str] = {}
     for path in paths:
+        source, sliding = None, None
         try:
             source = open_clip(ClipRecord(path))
             frames = source.read(sampler.test(len(source), source.fps)[0])
-            if isinstance(source, VideoReader):
-                source.close()
+            if over_time:
+                sliding = slide(task, source, spec, window=window, step=step, device=device)
         except (VideoError, OSError) as error:
             if len(paths) == 1:
                 raise
             skipped[str(path)] = str(error)
             continue
+        finally:
+            if source is not None:
+                close_clip(source)
         with torch.no_grad():
             probabilities = task(transform(frames)[None].to(device))[0].cpu()
-        best = probabilities.sort(descending=True, stable=True)
-        scores = [Score(names[int(k)], float(p)) for p, k in zip(best.values, best.indices, strict=True)]
-        found.append(VideoPrediction(str(path), scores[:top_k]))
+        moments = []
+        if sliding is not None:
+            edges = zip(sliding.start.tolist(), sliding.end.tolist(), sliding.probabilities, strict=True)
+            moments = [Moment(round(a, 3), round(b, 3), _scores(row, names, top_k)) for a, b, row in edges]
+        picture = pictures.get(path)
+        if sliding is not None and picture is not None:
+            Image.fromarray(timeline_picture(sliding, names, top_k=top_k, title=path.name)).save(picture)
+        drawn = None if picture is None else str(picture)
+        found.append(VideoPrediction(str(path), _scores(probabilities, names, top_k), moments, drawn))
     if not found:
         raise VideoError(f"none of the {len(paths)} videos can be read; the first: {next(iter(skipped.values()))}")
     return Predictions(found, skipped)
@@ -144,6 +184,33 @@ def load_classifier(checkpoint: str | Path, config: str | None = None) -> Action
     if not isinstance(task, ActionClassification):
         raise ValueError(f"{checkpoint} belongs to the task {type(task).__name__}, which does not classify videos")
     return task
+
+
+def _scores(probabilities: Tensor, names: Sequence[str], top_k: int) -> list[Score]:
+    best = probabilities.sort(descending=True, stable=True)
+    return [Score(names[int(k)], float(p)) for p, k in zip(best.values[:top_k], best.indices, strict=False)]
+
+
+def _pictures(timeline: str | Path | None, paths: Sequence[Path]) -> dict[Path, Path]:
+    """Which picture each video gets."""
+    if timeline is None:
+        return {}
+    timeline = Path(timeline)
+    if timeline.suffix.lower() != ".png":
+        raise ValueError(f"the timeline is a PNG, and {timeline} is not named so")
+    if not timeline.parent.is_dir():
+        raise FileNotFoundError(f"no folder {timeline.parent} for the timeline")
+    if len(paths) == 1:
+        return {paths[0]: timeline}
+    found: dict[Path, Path] = {}
+    for path in paths:
+        name = timeline.with_stem(f"{timeline.stem}-{path.stem}")
+        number = 2
+        while name in found.values():  # videos of the same name in several folders
+            name = timeline.with_stem(f"{timeline.stem}-{path.stem}-{number}")
+            number += 1
+        found[path] = name
+    return found
 
 
 def _expand(videos: Sequence[str | Path]) -> list[Path]:

@@ -141,7 +141,7 @@ def run_cell(job: Job, progress: Progress) -> CellResult:
             progress=lambda share: progress(job.name, share),
         )
         outcome = claim.run(cell)
-    missing = set(claim.metrics) - set(outcome.metrics)
+    missing = set(claim.for_data(job.data).metrics) - set(outcome.metrics)
     if missing:
         raise ValueError(f"{claim.slug}: arm {job.arm!r} gave no figure for {', '.join(sorted(missing))}")
     pictures: dict[str, str] = {}

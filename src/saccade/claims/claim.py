@@ -39,11 +39,13 @@ class Metric:
         title: Its name in tables, with the unit where it has one, such as `P@1 (%)`.
         higher_is_better: Its direction.
         digits: Decimals to print.
+        on: Names of the data it is measured on; all where empty.
     """
 
     title: str
     higher_is_better: bool = True
     digits: int = 1
+    on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Outcome:
     """What a cell gives.
 
     Args:
-        metrics: One number for every metric of the claim.
+        metrics: One number for every metric that the claim has on the cell's data.
         curves: Name to (x, y) points, such as the training loss over steps.
         pictures: Caption to picture, (H, W) or (H, W, 3) uint8, that a person would want to see.
     """
@@ -213,10 +215,15 @@ class Claim:
             raise ValueError(f"{self.slug}: no budget {', '.join(sorted(missing))}")
 
     def for_data(self, data: str) -> Claim:
-        """The claim with those arms alone that run on this data, and what is expected of them."""
+        """The claim with those arms and metrics alone that belong to this data, and what is expected of them."""
         arms = {key: arm for key, arm in self.arms.items() if not arm.on or data in arm.on}
-        expected = [e for e in self.expectations if {e.arm, e.than if isinstance(e, Beats) else e.arm} <= set(arms)]
-        return replace(self, arms=arms, expectations=expected)
+        metrics = {key: metric for key, metric in self.metrics.items() if not metric.on or data in metric.on}
+        expected = [
+            e
+            for e in self.expectations
+            if {e.arm, e.than if isinstance(e, Beats) else e.arm} <= set(arms) and (e.metric or self.metric) in metrics
+        ]
+        return replace(self, arms=arms, metrics=metrics, expectations=expected)
 
     @property
     def metric(self) -> str:

@@ -30,17 +30,55 @@ class ClipRecord:
 
     Args:
         path: Video file, folder of frames, or array file.
-        label: Class; -1 where unknown.
+        label: Class, -1 where unknown; or several, such as verb and noun.
         frames: Number of frames of a folder, where a list says it.
         template: Names of a folder's frames.
         fps: Frame rate of a folder's frames.
+        first: Number of the clip's first frame in a folder.
+        seconds: Where in the video the clip begins and ends; `None`: it is the whole video.
     """
 
     path: Path
-    label: int = -1
+    label: int | tuple[int, ...] = -1
     frames: int | None = None
     template: str = "img_{:05d}.jpg"
     fps: float = 12.0
+    first: int = 1
+    seconds: tuple[float, float] | None = None
+
+
+class Excerpt:
+    """A part of a video, as a video.
+
+    Args:
+        source: The video.
+        seconds: Where the part begins and ends.
+        name: Of the video, for messages.
+
+    Raises:
+        VideoError: The part begins after the end of the video.
+    """
+
+    def __init__(self, source: FrameSource, seconds: tuple[float, float], name: str | Path = "the video") -> None:
+        self.source, self.fps = source, source.fps
+        self.start = round(seconds[0] * source.fps)
+        self.stop = min(max(round(seconds[1] * source.fps), self.start + 1), len(source))
+        if self.start >= len(source):
+            raise VideoError(f"{name} ends after {len(source) / source.fps:.1f} s, before {seconds[0]:.1f} s begin")
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def read(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Args: `indices`, frame numbers from 0 within the part. Returns: (t, 3, h, w) uint8 RGB."""
+        outside = [int(i) for i in indices if not 0 <= int(i) < len(self)]
+        if outside:
+            raise IndexError(f"the part has frames 0 to {len(self) - 1}, not {outside[0]}")
+        return self.source.read([self.start + int(i) for i in indices])
+
+    def close(self) -> None:
+        """Give the file back."""
+        close_clip(self.source)
 
 
 def open_clip(record: ClipRecord) -> FrameSource:
@@ -56,8 +94,29 @@ def open_clip(record: ClipRecord) -> FrameSource:
         FileNotFoundError: It is not there.
         VideoError: It cannot be read.
     """
+    source = _open_whole(record)
+    if record.seconds is None:
+        return source
+    try:
+        return Excerpt(source, record.seconds, record.path)
+    except VideoError:
+        close_clip(source)
+        raise
+
+
+def close_clip(source: FrameSource) -> None:
+    """Give a file back, where there is one open.
+
+    Args:
+        source: Of `open_clip`.
+    """
+    if isinstance(source, VideoReader | Excerpt):
+        source.close()
+
+
+def _open_whole(record: ClipRecord) -> FrameSource:
     if record.path.is_dir():
-        return FrameFolder(record.path, record.frames, record.template, fps=record.fps)
+        return FrameFolder(record.path, record.frames, record.template, record.first, record.fps)
     if record.path.suffix in (".npy", ".pt"):
         return ArrayClip(record.path)
     return VideoReader(record.path)
@@ -175,17 +234,42 @@ class ClipDataset(Dataset[dict[str, Any]]):
         record = self.records[place]
         source = open_clip(record)
         try:
-            if self.train:
-                frames = source.read(self.sampler.train(len(source), source.fps))
-                clip, label = self.transform(frames, record.label)
-                return {"video": clip[None], "label": label, "index": place}
-            indices = self.sampler.test(len(source), source.fps, self.views)
-            frames = source.read(indices.flatten())
-            views = [self.transform(clip) for clip in frames.unflatten(0, indices.shape)]
-            return {"video": torch.cat(views), "label": record.label, "index": place}
+            sample = draw_clip(source, record.label, self.sampler, self.transform, self.train, self.views)
+            return {**sample, "index": place}
         finally:
-            if isinstance(source, VideoReader):
-                source.close()
+            close_clip(source)
+
+
+def draw_clip(
+    source: FrameSource,
+    label: Any,
+    sampler: ClipSampler,
+    transform: Callable[..., Any],
+    train: bool,
+    views: int | None = None,
+) -> dict[str, Any]:
+    """Draw a training clip, or the views of an evaluation, from a video.
+
+    Args:
+        source: The video.
+        label: Its label.
+        sampler: Which frames.
+        transform: As [`ClipDataset`][saccade.data.clips.ClipDataset] takes it.
+        train: Which of the two.
+        views: Clips a video in evaluation; the sampler's own number where `None`.
+
+    Returns:
+        `video` (v, c, t, h, w) and `label`.
+
+    Raises:
+        VideoError: A frame that cannot be decoded.
+    """
+    if train:
+        clip, label = transform(source.read(sampler.train(len(source), source.fps)), label)
+        return {"video": clip[None], "label": label}
+    indices = sampler.test(len(source), source.fps, views)
+    frames = source.read(indices.flatten())
+    return {"video": torch.cat([transform(clip) for clip in frames.unflatten(0, indices.shape)]), "label": label}
 
 
 def collate_clips(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -195,8 +279,8 @@ def collate_clips(samples: list[dict[str, Any]]) -> dict[str, Any]:
         samples: Of a `ClipDataset`.
 
     Returns:
-        `video` (b, v, c, t, h, w), `label` (b,), `index` (b,), and `skipped`, a list of paths. Where no clip of the
-        batch could be read, the tensors are empty.
+        `video` (b, v, c, t, h, w), `label` (b,) or (b, labels), `index` (b,), and `skipped`, a list of paths. Where
+        no clip of the batch could be read, the tensors are empty.
     """
     read = [sample for sample in samples if "video" in sample]
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +43,25 @@ def mix(*numbers: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
         state ^= state >> 31
     return state >> 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, torch's, numpy's and Python's global generators start from `seed`; outside they are as they were.
+
+    Args:
+        seed: In [0, 2^63).
+    """
+    kept = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(kept[0])
+            np.random.set_state(kept[1])
 
 
 class EpochSampler(DistributedSampler[Draw]):
@@ -131,16 +151,8 @@ class Seeded(Dataset[Any]):
 
     def __getitem__(self, draw: Draw) -> Any:
         """The sample that a draw names; the global generators are left as they were."""
-        kept = random.getstate(), np.random.get_state()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(draw.seed)
-            random.seed(draw.seed)
-            np.random.seed(draw.seed % 2**32)
-            try:
-                return self.dataset[draw.place]
-            finally:
-                random.setstate(kept[0])
-                np.random.set_state(kept[1])
+        with seeded(draw.seed):
+            return self.dataset[draw.place]
 
 
 def make_loader(

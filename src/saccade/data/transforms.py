@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
 from saccade.nn.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+
+Label = int | tuple[int, ...]
+"""One class, or several such as verb and noun."""
 
 
 def uniform_crop_corner(height: int, width: int, size: int, view: int) -> tuple[int, int]:
@@ -218,6 +222,35 @@ class ShortSideCrop(nn.Module):
         return frames[..., y : y + self.size, x : x + self.size]
 
 
+def augmentation(kind: Literal["none", "colour", "randaugment"]) -> nn.Module | None:
+    """Changes of colour and shape for training, the same for all frames of a clip.
+
+    Args:
+        kind: `none`; `colour`: brightness, contrast and saturation by up to 0.4, for four of five clips; `randaugment`:
+            two of torchvision's operations at full strength.
+
+    Returns:
+        Called with uint8 frames (t, c, h, w); `None` for none.
+
+    Raises:
+        ValueError: Another kind.
+
+    Note:
+        Source: the settings of arXiv:2106.05392's code, whose RandAugment is at its maximum.
+
+    Example:
+        >>> augmentation("colour")(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)).shape
+        torch.Size([4, 3, 8, 8])
+    """
+    if kind not in ("none", "colour", "randaugment"):
+        raise ValueError(f"augmentations are 'none', 'colour' and 'randaugment', not {kind!r}")
+    if kind == "none":
+        return None
+    if kind == "colour":
+        return v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4)], p=0.8)
+    return v2.RandAugment(num_ops=2, magnitude=30, num_magnitude_bins=31)
+
+
 class LabelAwareFlip(nn.Module):
     """Mirror a clip with a probability, but keep its label true.
 
@@ -239,11 +272,11 @@ class LabelAwareFlip(nn.Module):
             raise ValueError(f"probability has to be in [0, 1], not {probability}")
         self.probability, self.swap, self.never = probability, dict(swap or {}), frozenset(never)
 
-    def forward(self, frames: Tensor, label: int) -> tuple[Tensor, int]:
+    def forward(self, frames: Tensor, label: Label) -> tuple[Tensor, Label]:
         """Args: `frames` (t, c, h, w) and their label. Returns: both, mirrored or not."""
         if label in self.never or float(torch.rand(())) >= self.probability:
             return frames, label
-        return frames.flip(-1), self.swap.get(label, label)
+        return frames.flip(-1), label if isinstance(label, tuple) else self.swap.get(label, label)
 
 
 class Normalize(nn.Module):
@@ -252,42 +285,54 @@ class Normalize(nn.Module):
     Args:
         mean: Of the channels, for values in [0, 1].
         std: Of the channels.
+        bgr: Turn red, green, blue into blue, green, red first.
 
     Example:
         >>> Normalize((0.5,) * 3, (0.5,) * 3)(torch.full((4, 3, 2, 2), 255, dtype=torch.uint8))[:, 0, 0, 0]
         tensor([1., 1., 1.])
     """
 
-    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+    def __init__(
+        self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD, bgr: bool = False
+    ) -> None:
         super().__init__()
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.mean, self.std, self.bgr = tuple(mean), tuple(std), bgr
 
     def forward(self, frames: Tensor) -> Tensor:
         """Args: `frames` (..., t, c, h, w). Returns: (..., c, t, h, w)."""
+        frames = frames.flip(-3) if self.bgr else frames
         scaled = v2.functional.normalize(v2.functional.to_dtype(frames, torch.float32, scale=True), self.mean, self.std)
         return scaled.transpose(-4, -3).contiguous()
 
 
 class TrainTransform(nn.Module):
-    """Crop, flip and normalise for training, in the TSN family's way.
+    """Crop, flip, augment and normalise for training; without `crop` in the TSN family's way.
 
     Args:
         spec: What the model is fed.
         flip: Flip that knows the labels; `None`: never.
         resize: (height, width) to scale to before cropping; `None`: the frames as they are.
+        crop: Another crop, such as [`ShortSideCrop`][saccade.data.transforms.ShortSideCrop].
+        augment: Changes of colour and shape, called with uint8 frames (t, c, h, w), the same for all of a clip.
     """
 
     def __init__(
-        self, spec: InputSpec, flip: LabelAwareFlip | None = None, resize: tuple[int, int] | None = (240, 320)
+        self,
+        spec: InputSpec,
+        flip: LabelAwareFlip | None = None,
+        resize: tuple[int, int] | None = (240, 320),
+        crop: nn.Module | None = None,
+        augment: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.crop = GroupMultiScaleCrop(spec.size, resize=resize)
+        self.crop = crop or GroupMultiScaleCrop(spec.size, resize=resize)
         self.flip = flip
-        self.normalize = Normalize(spec.mean, spec.std)
+        self.augment = augment or nn.Identity()
+        self.normalize = Normalize(spec.mean, spec.std, spec.channels == "BGR")
 
-    def forward(self, frames: Tensor, label: int) -> tuple[Tensor, int]:
+    def forward(self, frames: Tensor, label: Label) -> tuple[Tensor, Label]:
         """Args: `frames` uint8 (t, c, h, w) and their label. Returns: a clip (c, t, h, w) and its label."""
-        frames = self.crop(frames)
+        frames = self.augment(self.crop(frames))
         if self.flip is not None:
             frames, label = self.flip(frames, label)
         return self.normalize(frames), label
@@ -305,7 +350,7 @@ class EvalTransform(nn.Module):
     def __init__(self, spec: InputSpec, views: int = 1, resize: int | None = None) -> None:
         super().__init__()
         self.crop = UniformCrop(spec.size, views, resize or round(spec.size * 256 / 224))
-        self.normalize = Normalize(spec.mean, spec.std)
+        self.normalize = Normalize(spec.mean, spec.std, spec.channels == "BGR")
 
     def forward(self, frames: Tensor) -> Tensor:
         """Args: `frames` uint8 (t, c, h, w). Returns: views (v, c, t, h, w)."""

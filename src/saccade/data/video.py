@@ -8,6 +8,7 @@ neither are wanted nor serve as a reference, and stops after the last one. Conta
 
 from __future__ import annotations
 
+import io
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class VideoReader:
 
     Args:
         path: The file.
+        content: Its bytes, where they are in memory already; `path` is then only a name for messages.
 
     Attributes:
         fps: Mean frame rate; 30 where the file does not say.
@@ -70,12 +72,12 @@ class VideoReader:
         FileNotFoundError: no video at nowhere.mp4
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
+    def __init__(self, path: str | Path, content: bytes | None = None) -> None:
+        self.path, self._content = Path(path), content
+        if content is None and not self.path.is_file():
             raise FileNotFoundError(f"no video at {self.path}")
         try:
-            self._container = av.open(str(self.path))
+            self._container = self._open()
         except (av.error.FFmpegError, ValueError) as error:
             raise VideoError(f"{self.path} is not a readable video: {_reason(error)}") from None
         if not self._container.streams.video:
@@ -237,10 +239,13 @@ class VideoReader:
         except av.error.FFmpegError as error:
             raise VideoError(f"{self.path} is damaged: {_reason(error)}") from None
 
+    def _open(self) -> Any:
+        return av.open(str(self.path) if self._content is None else io.BytesIO(self._content))
+
     def _rewind(self) -> None:
         """A demuxer at its end, or past a seek, does not go back in all containers: open the file again."""
         self._container.close()
-        self._container = av.open(str(self.path))
+        self._container = self._open()
         self._stream = self._container.streams.video[0]
 
     def _pixels(self, frame: av.VideoFrame) -> Tensor:
@@ -318,21 +323,23 @@ class ArrayClip:
     Args:
         path: The file.
         fps: Frame rate it was taken at.
+        content: Its bytes, where they are in memory already.
 
     Raises:
         FileNotFoundError: No such file.
         VideoError: Not such an array, or one without frames.
     """
 
-    def __init__(self, path: str | Path, fps: float = 30.0) -> None:
+    def __init__(self, path: str | Path, fps: float = 30.0, content: bytes | None = None) -> None:
         self.path, self.fps = Path(path), fps
-        if not self.path.is_file():
+        if content is None and not self.path.is_file():
             raise FileNotFoundError(f"no clip at {self.path}")
+        file: Any = self.path if content is None else io.BytesIO(content)
         try:
             if self.path.suffix == ".npy":
-                frames = torch.from_numpy(np.load(self.path, allow_pickle=False))
+                frames = torch.from_numpy(np.load(file, allow_pickle=False))
             else:
-                frames = torch.load(self.path, map_location="cpu", weights_only=True)
+                frames = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # numpy and torch raise many kinds for a damaged file
             raise VideoError(f"{self.path} cannot be read: {_reason(error)}") from None
         if (

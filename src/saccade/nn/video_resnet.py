@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from saccade.nn.input_spec import InputSpec
 from saccade.ops.temporal import check_clips, temporal_shift
+from saccade.surgery import inserted_prefixes
 
 LAYERS = {
     "resnet18": ("basic", (2, 2, 2, 2)),
@@ -237,7 +238,7 @@ class VideoResNet(nn.Module):
         return x
 
     def load_torchvision(self, state: Mapping[str, Tensor]) -> None:
-        """Start from a torchvision ResNet trained on images: all but the classifier and the slot.
+        """Start from a torchvision ResNet trained on images: all but the classifier, the slot and inserted blocks.
 
         Args:
             state: Its state dict. The classifier `fc` is taken where it has as many classes, and left out otherwise.
@@ -245,7 +246,8 @@ class VideoResNet(nn.Module):
         Raises:
             ValueError: A key of the backbone is missing, unknown, or of another shape.
         """
-        own = {key: value for key, value in self.state_dict().items() if not key.startswith(("slot.", "fc."))}
+        added = ("slot.", "fc.", *inserted_prefixes(self))
+        own = {key: value for key, value in self.state_dict().items() if not key.startswith(added)}
         given = {key: value for key, value in state.items() if not key.startswith("fc.")}
         odd = sorted(set(own) ^ set(given)) or sorted(k for k in own if own[k].shape != given[k].shape)
         if odd:

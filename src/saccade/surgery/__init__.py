@@ -16,7 +16,15 @@ Example:
 import torch  # noqa: F401  (for the example above)
 from torch import nn  # noqa: F401
 
-from saccade.surgery.cuts import Inserted, Undo, insert_after, insert_before, map_modules, replace_module
+from saccade.surgery.cuts import (
+    Inserted,
+    Undo,
+    insert_after,
+    insert_before,
+    inserted_prefixes,
+    map_modules,
+    replace_module,
+)
 from saccade.surgery.hooks import Captured, Probe, edit_output
 from saccade.surgery.layers import frozen, linear_to_conv, recalibrate_bn
 from saccade.surgery.names import find_layers, get_module
@@ -32,6 +40,7 @@ __all__ = [
     "get_module",
     "insert_after",
     "insert_before",
+    "inserted_prefixes",
     "linear_to_conv",
     "map_modules",
     "recalibrate_bn",

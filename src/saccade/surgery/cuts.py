@@ -100,6 +100,22 @@ class Inserted(nn.Module):
         return True
 
 
+def inserted_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """What the state-dict keys of all inserted blocks begin with.
+
+    Args:
+        model: Into which blocks may have been inserted.
+
+    Returns:
+        Such as `("layer2.0.inserted.",)`.
+    """
+    return tuple(
+        f"{name}.{module._name}.".replace("host.", "").lstrip(".")
+        for name, module in model.named_modules()
+        if isinstance(module, Inserted)
+    )
+
+
 def _drop_host(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
     for key in [key for key in state if key.startswith(prefix + "host.")]:
         state[prefix + key[len(prefix) + len("host.") :]] = state.pop(key)

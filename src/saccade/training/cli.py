@@ -144,7 +144,13 @@ def run(subcommand: str, arguments: list[str]) -> RecipeCLI:
     defaults = {"folder": f"runs/fit/{name}"}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-        for noise in ("does not have many workers", "args parameter is intended", "LeafSpec", "logging interval"):
+        for noise in (
+            "does not have many workers",
+            "args parameter is intended",
+            "LeafSpec",
+            "logging interval",
+            "Your `IterableDataset`",
+        ):
             warnings.filterwarnings("ignore", message=f".*{noise}.*")
         for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch", "lightning.fabric"):
             logging.getLogger(logger).addFilter(lambda record: "litlogger" not in record.getMessage())

@@ -46,9 +46,16 @@ class Task(LightningModule):
     def param_groups(self) -> list[dict[str, Any]]:
         """What is optimised: by default all that requires a gradient.
 
-        A group may have the key `lr_mult`: its learning rate is the optimiser's times that.
+        Parameters that a module names in `no_weight_decay` form a group of their own without it. A group may have the
+        key `lr_mult`: its learning rate is the optimiser's times that.
         """
-        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
+        exempt = {
+            id(getattr(module, name)) for module in self.modules() for name in getattr(module, "no_weight_decay", ())
+        }
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": [p for p in trained if id(p) not in exempt]}]
+        free = [p for p in trained if id(p) in exempt]
+        return [*groups, {"params": free, "weight_decay": 0.0}] if free else groups
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule, as Lightning wants them."""

@@ -46,8 +46,8 @@ METRIC_LEARNING = Claim(
     slug="metric-learning",
     statement=(
         "The pieces pay. Batches with several samples of each class, a miner and the multi-similarity loss retrieve "
-        "unseen classes better than the triplet loss on random batches: by at least 3 points MAP@R on Omniglot, 1 on "
-        "digits. A memory of past batches lifts the contrastive loss by at least 2 points on both."
+        "unseen classes better than the triplet loss on random batches, by at least 3 points MAP@R. A memory of past "
+        "batches lifts the contrastive loss by at least 2 points."
     ),
     paper=(
         "None: the paper describes a system. The library that it is about, on the same drawings, two seeds, MAP@R: "
@@ -65,8 +65,7 @@ METRIC_LEARNING = Claim(
         "memory": Arm("contrastive with memory, random batches", {"loss": "memory", "per_class": 0}),
     },
     expectations=[
-        Beats("multi-similarity", "triplet", by=1.0, on=("digits",)),
-        Beats("multi-similarity", "triplet", by=3.0, on=("omniglot",)),
+        Beats("multi-similarity", "triplet", by=3.0),
         Beats("memory", "contrastive", by=2.0),
     ],
     data={

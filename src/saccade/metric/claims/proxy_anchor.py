@@ -72,6 +72,7 @@ PROXY_ANCHOR = Claim(
             "real Omniglot drawings at 28 x 28: 136 characters train, 106 of three other alphabets are unseen",
             needs="omniglot",
             settings={"pooled": 4, "steps": 150},
+            seeds=10,
         ),
     },
     budgets={

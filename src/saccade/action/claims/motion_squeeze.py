@@ -1,4 +1,4 @@
-"""Claims of the action domain."""
+"""The claim of MotionSqueeze, and the small network and training that claims on the motion world share."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from saccade.worlds.motion import CLASSES, MotionClips, MotionWorld
 BATCH = 16
 
 
-def small_backbone(shift: int | None, slot: torch.nn.Module | None) -> VideoResNet:
-    """The ResNet of the small claims: 5x5 stem of stride 2, three stages, a slot after the first (16 x 16 cells)."""
+def small_backbone(shift: int | None, slot: torch.nn.Module | None, slot_after: int = 1) -> VideoResNet:
+    """The ResNet of the small claims: 5x5 stem of stride 2, three stages; the first has 16 x 16 cells."""
     return VideoResNet(
         len(CLASSES),
         "basic",
@@ -33,19 +33,19 @@ def small_backbone(shift: int | None, slot: torch.nn.Module | None) -> VideoResN
         in_channels=1,
         shift=shift,
         slot=slot,
-        slot_after=1,
+        slot_after=slot_after,
         dropout=0.0,
     )
 
 
-def batches(clips: MotionClips, epochs: int, seed: int) -> DataLoader[Any]:
+def batches(clips: MotionClips, epochs: int, seed: int, size: int = BATCH) -> DataLoader[Any]:
     """Batches of clips in memory; the first epoch in their own order, later ones shuffled."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.cat(
         [torch.arange(len(clips.label))]
         + [torch.randperm(len(clips.label), generator=generator) for _ in range(epochs - 1)]
     )
-    content = [{"video": clips.video[rows], "label": clips.label[rows]} for rows in order.split(BATCH)]
+    content = [{"video": clips.video[rows], "label": clips.label[rows]} for rows in order.split(size)]
     return DataLoader(content, batch_size=None)  # type: ignore[arg-type]
 
 
@@ -53,7 +53,8 @@ def train_on_motion(cell: Cell, backbone: VideoResNet) -> tuple[Tensor, MotionCl
     """Train on the motion world; gives predictions for the test clips, the clips, and the loss curve."""
     settings = cell.settings
     world = MotionWorld(seed=cell.seed, **settings["world"])
-    steps = settings["clips"] * settings["epochs"] // BATCH
+    size = settings.get("batch", BATCH)
+    steps = settings["clips"] * settings["epochs"] // size
     lr = settings["lr"]
     task = ActionClassification(
         backbone,
@@ -62,7 +63,7 @@ def train_on_motion(cell: Cell, backbone: VideoResNet) -> tuple[Tensor, MotionCl
         lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps),
         schedule="step",
     )
-    train = batches(world.batch("train", range(settings["clips"])), settings["epochs"], cell.seed)
+    train = batches(world.batch("train", range(settings["clips"])), settings["epochs"], cell.seed, size)
     curve = fit(task, train, steps=steps, seed=cell.seed, device=cell.device, progress=cell.progress)
     test = world.batch("test", range(settings["test_clips"]))
     task.eval()
