@@ -50,6 +50,8 @@ def bench(
         module = _load(files[name])
         for measured in _measured(module, match):
             rows.append({"slug": name} | measured.row())
+            if record:
+                _record(folder / "results.json", name, measured.row())
             memory = "" if measured.memory_ratio is None else f"{measured.memory_ratio:.1f}"
             wanted = f"{measured.target:g}" + (f" / {measured.memory_target:g}" if measured.memory_target else "")
             style = "" if measured.met else "red"
@@ -57,10 +59,10 @@ def bench(
             table.add_row(
                 measured.name, measured.peer_name, *times, f"{measured.ratio:.2f}", memory, wanted, style=style
             )
+        if record and not match:
+            _forget_others(folder / "results.json", name, [row["name"] for row in rows if row["slug"] == name])
         if not as_json and table.row_count:
             console.print(table)
-    if record:
-        _record(folder / "results.json", rows)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
 
@@ -80,19 +82,28 @@ def _measured(module: ModuleType, match: str) -> Iterator[Measured]:
             yield geometric_mean(group, groups[group], target)
 
 
-def _record(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Slug -> hardware -> what was measured there last."""
+def _record(path: Path, slug: str, row: dict[str, Any]) -> None:
+    """Slug -> hardware -> what was measured there last, by name: kept as soon as it is measured."""
     import torch
 
     from saccade.bench import hardware
 
     results = json.loads(path.read_text()) if path.exists() else {}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    for slug in dict.fromkeys(row["slug"] for row in rows):
-        own = [{k: v for k, v in row.items() if k != "slug"} for row in rows if row["slug"] == slug]
-        about = {"date": date.today().isoformat(), "torch": torch.__version__, "rows": own}
-        results.setdefault(slug, {})[hardware(device)] = about
+    device = hardware("cuda" if torch.cuda.is_available() else "cpu")
+    kept = results.setdefault(slug, {}).get(device, {}).get("rows", [])
+    rows = [row if old["name"] == row["name"] else old for old in kept]
+    if row not in rows:
+        rows.append(row)
+    results[slug][device] = {"date": date.today().isoformat(), "torch": torch.__version__, "rows": rows}
     path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+
+
+def _forget_others(path: Path, slug: str, names: list[str]) -> None:
+    """After a complete run: comparisons that the file no longer makes are dropped."""
+    results = json.loads(path.read_text())
+    for about in results.get(slug, {}).values():
+        about["rows"] = [row for row in about["rows"] if row["name"] in names]
+    path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def _load(path: Path) -> ModuleType:
