@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saccade.action.motion_squeeze import kernel_soft_argmax
-from saccade.ops.window_convolution import convolved_size, window_convolution
+from saccade.ops.window_convolution import convolved_size, normalized_window_convolution, window_convolution
 
 
 class WindowConv2d(nn.Conv2d):
@@ -28,24 +28,37 @@ class WindowConv2d(nn.Conv2d):
         torch.Size([5, 5, 16, 100])
     """
 
+    padding: tuple[int, int]
+
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, padding: int = 0) -> None:
         super().__init__(in_channels, out_channels, kernel, stride, padding, bias=False)
 
-    def forward(self, input: Float[Tensor, "u v c n"]) -> Float[Tensor, "u2 v2 d n"]:
-        """Convolve."""
-        return window_convolution(input, self.weight, self.stride[0], int(self.padding[0]))
+    def forward(
+        self, input: Float[Tensor, "u v c n"], norm: nn.BatchNorm1d | None = None
+    ) -> Float[Tensor, "u2 v2 d n"]:
+        """Convolve the input, or what a batch norm and ReLU make of it."""
+        if norm is None:
+            return window_convolution(input, self.weight, self.stride[0], self.padding[0])
+        return normalized_window_convolution(input, norm, self.weight, self.stride[0], self.padding[0])
 
 
-class _WindowLayer(nn.Module):
-    """Convolution, batch norm, ReLU."""
+class WindowLayer(nn.Module):
+    """A convolution over displacements, batch norm and ReLU.
 
-    def __init__(self, inputs: int, outputs: int, stride: int, padding: int) -> None:
+    Args:
+        in_channels: Of the input.
+        out_channels: Of the output.
+        stride: Over both displacements.
+        padding: Zeros around the window.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, padding: int) -> None:
         super().__init__()
-        self.conv = WindowConv2d(inputs, outputs, 3, stride, padding)
-        self.norm = nn.BatchNorm1d(outputs)
+        self.conv = WindowConv2d(in_channels, out_channels, 3, stride, padding)
+        self.norm = nn.BatchNorm1d(out_channels)
 
-    def forward(self, x: Float[Tensor, "u v c n"]) -> Float[Tensor, "u2 v2 d n"]:
-        y = self.conv(x)
+    def activate(self, y: Float[Tensor, "u v d n"]) -> Float[Tensor, "u v d n"]:
+        """Norm and ReLU, of what the convolution gave."""
         return self.norm(y.flatten(0, 1)).relu_().view(y.shape)
 
 
@@ -83,16 +96,23 @@ class ConvExtraction(nn.Module):
                 f"{' or '.join(taken) or 'no window'} is accepted; (1, 2, 1, 1) takes 5 and (1, 2, 2, 2) takes 13"
             )
         self.channels = channels[-1]
-        self.layers = nn.Sequential()
+        layers = []
         last = len(channels) - 1
         for i, (inputs, outputs) in enumerate(pairwise((1, *channels))):
-            self.layers.append(_WindowLayer(inputs, outputs, strides[i], int(i < last)))
+            layers.append(WindowLayer(inputs, outputs, strides[i], int(i < last)))
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, similarity: Float[Tensor, "b t h w l u v"]) -> Float[Tensor, "b l t c h w"]:
         """Args: `similarity`, of all positions. Returns: their features."""
         x = similarity.permute(5, 6, 0, 4, 1, 2, 3)  # as it lies in memory
         positions = x.shape[2:]
-        return self.layers(x.flatten(2).unsqueeze(2))[0, 0].unflatten(1, positions).movedim(0, 3)
+        first, *others = (layer for layer in self.layers if isinstance(layer, WindowLayer))
+        x, before = first.conv(x.flatten(2).unsqueeze(2)), first
+        for layer in others:
+            plain = type(before.norm) is nn.BatchNorm1d  # not one that is synchronised between processes, say
+            x = layer.conv(x, before.norm) if plain else layer.conv(before.activate(x))
+            before = layer
+        return before.activate(x)[0, 0].unflatten(1, positions).movedim(0, 3)
 
 
 class MLPExtraction(nn.Module):

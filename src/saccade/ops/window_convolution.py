@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def window_convolution(
@@ -41,19 +41,83 @@ def window_convolution(
         >>> torch.allclose(y.permute(3, 2, 0, 1), usual, atol=1e-4)
         True
     """
+    x, band = _prepare(x, weight, stride, padding)
+    out = torch.ops.saccade.window_convolution(x.flatten(1, 2), band, stride, padding)
+    return out.unflatten(1, (-1, weight.shape[0]))
+
+
+def normalized_window_convolution(
+    x: Float[Tensor, "h w c n"],
+    norm: nn.BatchNorm1d,
+    weight: Float[Tensor, "d c k k"],
+    stride: int = 1,
+    padding: int = 0,
+) -> Float[Tensor, "h2 w2 d n"]:
+    """Batch norm, ReLU and [`window_convolution`][saccade.ops.window_convolution.window_convolution] in one.
+
+    Of all that lies between two convolutions it keeps the input alone for the backward pass, which normalises again.
+
+    Args:
+        x: Images: rows, columns, channels, image.
+        norm: Over the channels, with weight, bias and running statistics, which it updates in training.
+        weight: Kernels, square.
+        stride: In both directions.
+        padding: Zeros on each side of the normalised images, fewer than the kernel's cells.
+
+    Returns:
+        The convolved images in the same order of axes.
+
+    Raises:
+        TypeError: As for `window_convolution`.
+        ValueError: The same; a norm of other channels, or with a single value a channel in training.
+
+    Example:
+        >>> images, weight = torch.randn(5, 5, 4, 100), torch.randn(16, 4, 3, 3)
+        >>> norm = nn.BatchNorm1d(4)
+        >>> y = normalized_window_convolution(images, norm, weight)
+        >>> plain = window_convolution(norm(images.flatten(0, 1)).relu().view(images.shape), weight)
+        >>> torch.allclose(y, plain, atol=1e-4)
+        True
+    """
+    x, band = _prepare(x, weight, stride, padding)
+    channels, count = x.shape[2], x.shape[0] * x.shape[1] * x.shape[3]
+    if norm.num_features != channels:
+        raise ValueError(f"x has {channels} channels, and the norm {norm.num_features}")
+    if norm.training and count < 2:
+        raise ValueError("batch norm in training needs more than one value a channel")
+    args = (norm.weight, norm.bias, norm.running_mean, norm.running_var, band, norm.training, norm.eps, stride, padding)
+    out, mean, rstd = torch.ops.saccade.normalized_window_convolution(x.flatten(1, 2), *args)
+    if norm.training:
+        _update(norm, mean.detach(), rstd.detach(), count)
+    return out.unflatten(1, (-1, weight.shape[0]))
+
+
+@torch.no_grad()
+def _update(norm: nn.BatchNorm1d, mean: Tensor, rstd: Tensor, count: int) -> None:
+    """Move the running statistics as `nn.BatchNorm1d` does."""
+    seen = norm.num_batches_tracked
+    if norm.running_mean is None or norm.running_var is None or seen is None:
+        return
+    seen += 1
+    share = 1 / seen.to(mean.dtype) if norm.momentum is None else norm.momentum
+    var = (rstd.square().reciprocal() - norm.eps) * (count / (count - 1))
+    norm.running_mean += share * (mean.to(norm.running_mean.dtype) - norm.running_mean)
+    norm.running_var += share * (var.to(norm.running_var.dtype) - norm.running_var)
+
+
+def _prepare(x: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[Tensor, Tensor]:
+    """The images, and the kernels as a band (w2 d, k, w c) over the cells of a row."""
     _check(x, weight, stride, padding)
     if torch.is_autocast_enabled(x.device.type):
         x, weight = (z.to(torch.get_autocast_dtype(x.device.type)) for z in (x, weight))
     elif x.dtype != weight.dtype:
         raise TypeError(f"x is {x.dtype} and weight is {weight.dtype}: one type is needed")
     columns, side = x.shape[1], weight.shape[2]
-    width = convolved_size(columns, side, stride, padding)
-    first = torch.arange(width, device=x.device) * stride - padding
+    first = torch.arange(convolved_size(columns, side, stride, padding), device=x.device) * stride - padding
     tap = torch.arange(columns, device=x.device) - first.unsqueeze(1)  # w2 w: where in the kernel a cell lies
     below = (tap.unsqueeze(2) == torch.arange(side, device=x.device)).to(weight.dtype)  # w2 w k
-    band = torch.einsum("dcrq,jxq->jdrxc", weight, below).flatten(3).flatten(0, 1)  # (w2 d) k (w c)
-    out = torch.ops.saccade.window_convolution(x.flatten(1, 2), band.to(x.dtype), stride, padding)
-    return out.unflatten(1, (width, weight.shape[0]))
+    band = torch.einsum("dcrq,jxq->jdrxc", weight, below).flatten(3).flatten(0, 1)
+    return x, band.to(x.dtype)
 
 
 def convolved_size(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -97,18 +161,33 @@ def _span(row: int, rows: int, side: int, stride: int, padding: int) -> tuple[sl
     return slice(low, high), slice(low - first, high - first)
 
 
+def _products(x: Tensor, band: Tensor, stride: int, padding: int) -> Tensor:
+    """Rows of the result, one product each."""
+    rows, _, n = x.shape
+    out = x.new_empty(convolved_size(rows, band.shape[1], stride, padding), band.shape[0], n)
+    for i in range(out.shape[0]):
+        seen, taps = _span(i, rows, band.shape[1], stride, padding)
+        torch.mm(band[:, taps].flatten(1), x[seen].flatten(0, 1), out=out[i])
+    return out
+
+
+def _gradients(grad: Tensor, x: Tensor, band: Tensor, stride: int, padding: int) -> tuple[Tensor, Tensor]:
+    """Gradients of images and band."""
+    grad, grad_x, grad_band = grad.contiguous(), torch.zeros_like(x), torch.zeros_like(band)
+    for i in range(grad.shape[0]):
+        seen, taps = _span(i, x.shape[0], band.shape[1], stride, padding)
+        kernel = band[:, taps].flatten(1)
+        grad_x[seen].view(kernel.shape[1], -1).addmm_(kernel.mT, grad[i])
+        grad_band[:, taps].view(kernel.shape).addmm_(grad[i], x[seen].flatten(0, 1).mT)
+    return grad_x, grad_band
+
+
 @torch.library.custom_op(
     "saccade::window_convolution", mutates_args=(), schema="(Tensor x, Tensor band, int stride, int padding) -> Tensor"
 )
 def _convolve(x, band, stride, padding):  # type: ignore[no-untyped-def]
-    rows, _, n = x.shape
-    x, band = x.contiguous(), band.contiguous()
-    out = x.new_empty(convolved_size(rows, band.shape[1], stride, padding), band.shape[0], n)
     with torch.autocast(x.device.type, enabled=False):
-        for i in range(out.shape[0]):
-            seen, taps = _span(i, rows, band.shape[1], stride, padding)
-            torch.mm(band[:, taps].flatten(1), x[seen].flatten(0, 1), out=out[i])
-    return out
+        return _products(x.contiguous(), band.contiguous(), stride, padding)
 
 
 @_convolve.register_fake
@@ -122,15 +201,8 @@ def _(x, band, stride, padding):  # type: ignore[no-untyped-def]
     schema="(Tensor grad, Tensor x, Tensor band, int stride, int padding) -> (Tensor, Tensor)",
 )
 def _convolve_backward(grad, x, band, stride, padding):  # type: ignore[no-untyped-def]
-    x, band, grad = x.contiguous(), band.contiguous(), grad.contiguous()
-    grad_x, grad_band = torch.zeros_like(x), torch.zeros_like(band)
     with torch.autocast(x.device.type, enabled=False):
-        for i in range(grad.shape[0]):
-            seen, taps = _span(i, x.shape[0], band.shape[1], stride, padding)
-            kernel = band[:, taps].flatten(1)
-            grad_x[seen].view(kernel.shape[1], -1).addmm_(kernel.mT, grad[i])
-            grad_band[:, taps].view(kernel.shape).addmm_(grad[i], x[seen].flatten(0, 1).mT)
-    return grad_x, grad_band
+        return _gradients(grad, x.contiguous(), band.contiguous(), stride, padding)
 
 
 @_convolve_backward.register_fake
@@ -149,3 +221,78 @@ def _differentiate(ctx, grad):  # type: ignore[no-untyped-def]
 
 
 _convolve.register_autograd(_differentiate, setup_context=_save)
+
+
+def _normalize(x, weight, bias, mean, var, training, eps):  # type: ignore[no-untyped-def]
+    """Images (h, w c, n) normalised and cut at 0, with mean and reciprocal deviation of the batch."""
+    cells = x.contiguous().view(-1, weight.shape[0], x.shape[2])
+    running = (None, None) if training else (mean, var)
+    y, mean, rstd = torch.ops.aten.native_batch_norm(cells, weight, bias, *running, training, 0.0, eps)
+    return y.relu_().view(x.shape), mean, rstd
+
+
+@torch.library.custom_op(
+    "saccade::normalized_window_convolution",
+    mutates_args=(),
+    schema=(
+        "(Tensor x, Tensor weight, Tensor bias, Tensor running_mean, Tensor running_var, Tensor band, bool training, "
+        "float eps, int stride, int padding) -> (Tensor, Tensor, Tensor)"
+    ),
+)
+def _convolve_normalized(x, weight, bias, running_mean, running_var, band, training, eps, stride, padding):  # type: ignore[no-untyped-def]
+    with torch.autocast(x.device.type, enabled=False):
+        y, mean, rstd = _normalize(x, weight, bias, running_mean, running_var, training, eps)
+        if not training:
+            mean, rstd = running_mean.clone(), (running_var + eps).rsqrt()
+        return _products(y, band.contiguous(), stride, padding), mean, rstd
+
+
+@_convolve_normalized.register_fake
+def _(x, weight, bias, running_mean, running_var, band, training, eps, stride, padding):  # type: ignore[no-untyped-def]
+    rows = convolved_size(x.shape[0], band.shape[1], stride, padding)
+    return (
+        x.new_empty(rows, band.shape[0], x.shape[2]),
+        torch.empty_like(running_mean),
+        torch.empty_like(running_var),
+    )
+
+
+@torch.library.custom_op(
+    "saccade::normalized_window_convolution_backward",
+    mutates_args=(),
+    schema=(
+        "(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, Tensor band, bool training, "
+        "float eps, int stride, int padding) -> (Tensor, Tensor, Tensor, Tensor)"
+    ),
+)
+def _convolve_normalized_backward(grad, x, weight, bias, mean, rstd, band, training, eps, stride, padding):  # type: ignore[no-untyped-def]
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.contiguous()
+        var = rstd.square().reciprocal() - eps
+        y, _, _ = _normalize(x, weight, bias, mean, var, False, eps)
+        grad_y, grad_band = _gradients(grad, y, band.contiguous(), stride, padding)
+        grad_y.masked_fill_(y <= 0, 0)
+        del y
+        cells = (-1, weight.shape[0], x.shape[2])
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad_y.view(cells), x.view(cells), weight, mean, var, mean, rstd, training, eps, [True, True, True]
+        )
+        return grad_x.view(x.shape), grad_weight, grad_bias, grad_band
+
+
+@_convolve_normalized_backward.register_fake
+def _(grad, x, weight, bias, mean, rstd, band, training, eps, stride, padding):  # type: ignore[no-untyped-def]
+    return tuple(torch.empty_like(z, memory_format=torch.contiguous_format) for z in (x, weight, bias, band))
+
+
+def _save_normalized(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    x, weight, bias, _, _, band, *ctx.rest = inputs
+    ctx.save_for_backward(x, weight, bias, *output[1:], band)
+
+
+def _differentiate_normalized(ctx, grad, *_):  # type: ignore[no-untyped-def]
+    x_grad, *norm, band = torch.ops.saccade.normalized_window_convolution_backward(grad, *ctx.saved_tensors, *ctx.rest)
+    return x_grad, *norm, None, None, band, None, None, None, None
+
+
+_convolve_normalized.register_autograd(_differentiate_normalized, setup_context=_save_normalized)
