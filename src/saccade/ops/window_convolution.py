@@ -271,7 +271,7 @@ def _convolve_normalized_backward(grad, x, weight, bias, mean, rstd, band, train
         var = rstd.square().reciprocal() - eps
         y, _, _ = _normalize(x, weight, bias, mean, var, False, eps)
         grad_y, grad_band = _gradients(grad, y, band.contiguous(), stride, padding)
-        grad_y.masked_fill_(y <= 0, 0)
+        torch.ops.aten.threshold_backward.grad_input(grad_y, y, 0, grad_input=grad_y)
         del y
         cells = (-1, weight.shape[0], x.shape[2])
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
