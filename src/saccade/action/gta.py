@@ -267,7 +267,8 @@ class GlobalTemporalAttention(nn.Module):
         scale: At which batch norms of the branches start; with 0 the block starts as the identity.
 
     Raises:
-        ValueError: All parts are off, no regions, inner channels that heads do not divide, an unknown mode; `temporal="dot"` without `pixel`.
+        ValueError: All parts are off, no regions, inner channels that heads do not divide, an unknown mode;
+            `temporal="dot"` without `pixel`.
 
     Note:
         Source: arXiv:2012.08510. Half of the channels inside, 4 heads, 8 regions and the scale of 0 are choices.
