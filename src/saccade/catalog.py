@@ -686,6 +686,23 @@ METHODS: tuple[Method, ...] = (
         ),
         repository="arunos728/SELFY",
         licence=NO_LICENCE,
+        parts=(
+            "saccade.action.selfy:SELFYBlock",
+            "saccade.action.selfy:selfynet",
+            "saccade.action.selfy:insert_selfy",
+            "saccade.ops.correlation:spatio_temporal_self_similarity",
+        ),
+        claim="saccade.action.claims:SELFY",
+        recipes=(
+            "action/selfy-ssv1",
+            "action/selfy-ssv2",
+            "action/selfy-diving48",
+            "action/selfy-gym99",
+            "action/selfy-gym288",
+            "action/selfy-kinetics",
+        ),
+        converter="saccade.action.checkpoints:convert_selfy",
+        checkpoints="None published; files of the authors' training code are taken.",
     ),
     Method(
         slug="ssrn",

@@ -3,5 +3,6 @@
 from saccade.action.claims.gta import GTA
 from saccade.action.claims.motion_squeeze import MOTION_SQUEEZE
 from saccade.action.claims.motionformer import MOTIONFORMER
+from saccade.action.claims.selfy import SELFY
 
-__all__ = ["GTA", "MOTIONFORMER", "MOTION_SQUEEZE"]
+__all__ = ["GTA", "MOTIONFORMER", "MOTION_SQUEEZE", "SELFY"]

@@ -1,0 +1,455 @@
+"""SELFY: what it sees of motion, its variants, how it is inserted, its checkpoints and recipes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import saccade
+from saccade.action.checkpoints import convert_selfy, convert_selfy_block
+from saccade.action.metrics import MeanClassAccuracy
+from saccade.action.motion_squeeze import MotionSqueeze
+from saccade.action.selfy import SELFYBlock, Transformation, insert_selfy, selfynet
+from saccade.action.selfy_extraction import ConvExtraction, MLPExtraction, SoftArgmaxExtraction
+from saccade.action.task import ActionClassification
+from saccade.checkpoints import load_strict, read_state
+from saccade.nn.on_clips import OnTokens
+from saccade.nn.r2plus1d import R2Plus1D
+from saccade.nn.video_resnet import VideoResNet
+from saccade.nn.video_vit import VideoTransformer
+from saccade.nn.x3d import X3D
+from saccade.ops.correlation import spatio_temporal_self_similarity
+from saccade.training.cli import run
+from saccade.training.recipes import recipes
+from tests.action import layouts
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(saccade.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+TINY: dict[str, Any] = {
+    "hidden_channels": 6,
+    "window": (3, 9, 9),
+    "extraction_channels": (2, 3, 4, 5),
+    "integration_channels": (5, 4, 4, 6),
+}
+
+
+def tiny(channels: int = 8, **options: Any) -> SELFYBlock:
+    torch.manual_seed(0)
+    return SELFYBlock(channels, **{**TINY, "scale": 1.0, **options})
+
+
+def settled(block: SELFYBlock) -> SELFYBlock:
+    """In eval mode with statistics that are not those of a fresh norm."""
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.3)
+            module.running_var.uniform_(0.5, 2)
+            module.bias.data.normal_(std=0.3)
+    return block.eval()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_extraction_is_a_3d_convolution_of_each_position(training: bool) -> None:
+    """As the authors write it: positions are volumes (1, l, u, v), kernels are (1, 3, 3)."""
+    torch.manual_seed(0)
+    module = ConvExtraction(9, (2, 3, 4, 5)).double().train(training)
+    similarity = torch.randn(2, 2, 2, 3, 3, 9, 9, dtype=torch.float64, requires_grad=True)
+    ours = module(similarity)
+    x = similarity.flatten(0, 3).unsqueeze(1)
+    for i, (layer, stride) in enumerate(zip(module.layers, (1, 2, 2, 1), strict=True)):
+        padding = (0, 1, 1) if i < 3 else 0
+        x = nn.functional.conv3d(x, layer.conv.weight.unsqueeze(2), stride=(1, stride, stride), padding=padding)
+        x = nn.functional.batch_norm(
+            x,
+            None if training else layer.norm.running_mean,
+            None if training else layer.norm.running_var,
+            layer.norm.weight,
+            layer.norm.bias,
+            training,
+        ).relu()
+    theirs = x.flatten(2).unflatten(0, (2, 2, 2, 3)).permute(0, 5, 1, 4, 2, 3)
+    torch.testing.assert_close(ours, theirs)
+    grad = torch.randn_like(ours)
+    inputs = (similarity, *module.parameters())
+    torch.testing.assert_close(torch.autograd.grad(ours, inputs, grad), torch.autograd.grad(theirs, inputs, grad))
+
+
+def test_other_norms_work_too() -> None:
+    """A norm that is put in the place of batch norm (synchronised, say) is called as a module."""
+
+    class Other(nn.BatchNorm1d):
+        calls = 0
+
+        def forward(self, input: Tensor) -> Tensor:
+            Other.calls += 1
+            return super().forward(input)
+
+    one, two = ConvExtraction(9, (2, 3, 4, 5)), ConvExtraction(9, (2, 3, 4, 5))
+    for layer in two.layers:
+        layer.norm = Other(layer.norm.num_features)
+    two.load_state_dict(one.state_dict())
+    similarity = torch.randn(1, 2, 2, 2, 3, 9, 9)
+    torch.testing.assert_close(one(similarity), two(similarity), atol=1e-5, rtol=1e-4)
+    assert Other.calls == 4
+    torch.testing.assert_close(one.state_dict(), two.state_dict())
+
+
+def test_the_mlp_sees_each_position_and_offset_alone() -> None:
+    module, similarity = MLPExtraction(5, 6).eval(), torch.randn(1, 2, 3, 3, 3, 5, 5)
+    other = similarity.clone()
+    other[0, 1, 2, 0, 1] += 1
+    changed = (module(other) - module(similarity)).abs().sum(3) > 0
+    assert changed.nonzero().tolist() == [[0, 1, 1, 2, 0]]
+
+
+@pytest.mark.parametrize(("dy", "dx"), [(1, -1), (0, 2)])
+def test_soft_argmax_gives_the_displacement_to_each_frame(dy: int, dx: int) -> None:
+    first = torch.randn(1, 64, 12, 12)
+    clip = torch.stack([first.roll((dy * t, dx * t), (2, 3)) for t in range(3)], dim=1)
+    flow = SoftArgmaxExtraction()(spatio_temporal_self_similarity(clip, (5, 9, 9)))[0, :, 1, :, 4:-4, 4:-4]
+    for offset in (-1, 0, 1):
+        expected = torch.tensor([dx, dy]).view(2, 1, 1) * offset / 4
+        torch.testing.assert_close(flow[offset + 2], expected.expand(2, 4, 4), atol=0.05, rtol=0)
+    assert flow[[0, 4]].abs().max() < 1e-6  # beyond the clip nothing is found
+
+
+@pytest.mark.parametrize("extraction", ["conv", "softargmax", "mlp"])
+@pytest.mark.parametrize("integration", ["conv", "mlp", "spatial-mlp"])
+def test_variants_learn(extraction: Any, integration: Any) -> None:
+    block = tiny(extraction=extraction, integration=integration).train()
+    x = torch.randn(2 * 3, 8, 10, 10, requires_grad=True)
+    y = block(x, 3)
+    assert y.shape == x.shape
+    (y * torch.randn_like(y)).sum().backward()
+    for name, parameter in block.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize(
+    ("window", "strides"), [((1, 9, 9), (1, 2, 2, 1)), ((3, 5, 5), (1, 2, 1, 1)), ((3, 13, 13), (1, 2, 2, 2))]
+)
+def test_windows_of_the_papers_study(window: tuple[int, int, int], strides: tuple[int, ...]) -> None:
+    block = tiny(window=window, extraction_strides=strides)
+    assert block(torch.randn(4, 8, 8, 8), 2).shape == (4, 8, 8, 8)
+
+
+def test_clips_do_not_touch_each_other_and_frames_are_folded_clip_by_clip() -> None:
+    block, x = settled(tiny()), torch.randn(2, 4, 8, 10, 10)
+    y = block(x)
+    torch.testing.assert_close(block(x[1:]), y[1:], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(block(x.flatten(0, 1), 4), y.flatten(0, 1))
+    assert not torch.allclose(block(x.flatten(0, 1), 2), y.flatten(0, 1), atol=1e-3)
+
+
+def test_it_reaches_half_the_window_of_frames_and_with_one_offset_none() -> None:
+    x = torch.randn(1, 6, 8, 8, 8)
+    other = x.clone()
+    other[:, 5] += 1
+    for offsets, reach in ((1, 0), (3, 1), (5, 2)):
+        block = settled(tiny(window=(offsets, 9, 9)))
+        changed = (block(other) - block(x)).abs().amax((0, 2, 3, 4)) > 0
+        assert changed.tolist() == [t >= 5 - reach for t in range(6)]
+
+
+def test_similarities_ignore_the_length_of_features() -> None:
+    module = Transformation(8, 6, (3, 5, 5)).eval()
+    x = torch.randn(4, 8, 8, 8)
+    torch.testing.assert_close(module(x, 2), module(100 * x, 2), atol=1e-3, rtol=0)
+
+
+def test_a_fresh_block_is_the_identity_on_what_passed_a_relu() -> None:
+    x = torch.randn(4, 8, 8, 8)
+    torch.testing.assert_close(SELFYBlock(8, **TINY)(x.relu(), 2), x.relu())
+    torch.testing.assert_close(SELFYBlock(8, **TINY)(x, 2), x.relu())
+    torch.testing.assert_close(SELFYBlock(8, **TINY, relu=False)(x, 2), x)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 8), (9, 5), (1, 3)])
+def test_odd_maps_get_back_their_size_and_only_even_positions_are_written(size: tuple[int, int]) -> None:
+    block = settled(tiny(relu=False))
+    added = block.motion(torch.randn(4, 8, *size), 2)
+    assert added.shape == (4, 8, *size)
+    unwritten = added.clone()
+    unwritten[:, :, ::2, ::2] = float("nan")
+    for channel in unwritten.unbind(1):
+        values = channel[channel.isfinite()]
+        assert values.numel() == 0 or values.std(unbiased=False) < 1e-6
+    assert added[:, :, ::2, ::2].std((0, 2, 3)).max() > 1e-3
+
+
+def test_double_precision_bfloat16_and_autocast() -> None:
+    block, x = settled(tiny()), torch.randn(4, 8, 8, 8)
+    exact = block.double()(x.double(), 2)
+    assert exact.dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        low = block.float()(x, 2)
+    torch.testing.assert_close(low.float(), exact.float(), atol=0.1, rtol=0.1)
+    whole = block.bfloat16()(x.bfloat16(), 2)
+    assert whole.dtype == torch.bfloat16
+    torch.testing.assert_close(whole.float(), exact.float(), atol=0.15, rtol=0.1)
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    block = tiny(4, relu=False).double().train()
+    x = torch.randn(2, 4, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: block(x, 2), (x,), atol=1e-4)
+
+
+COMPILE = """
+import torch
+from saccade.action import SELFYBlock
+
+sizes = {"window": (3, 9, 9), "extraction_channels": (2, 4), "extraction_strides": (2, 3)}
+block = SELFYBlock(8, 6, **sizes, integration_channels=(4, 6), scale=1.0)
+x = torch.randn(4, 8, 7, 7, requires_grad=True)
+compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+torch.testing.assert_close(compiled(x, 2), block(x, 2), atol=1e-5, rtol=1e-4)
+grads = [torch.autograd.grad(f(x, 2).square().sum(), x) for f in (compiled, block)]
+torch.testing.assert_close(*grads, atol=1e-3, rtol=1e-3)
+exported = torch.export.export(block.eval(), (x.detach(), 2))
+torch.testing.assert_close(exported.module()(x.detach(), 2), block(x.detach(), 2))
+"""
+
+
+def test_compile_and_export() -> None:
+    """In one graph, forward and backward; in a process of its own, for compilers do not trace the run-time checks."""
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+NETWORKS: dict[str, Any] = {
+    "tsn": lambda: VideoResNet(3, "basic", (1, 1), stem_width=8, stage_widths=(8, 16)),
+    "tsm": lambda: VideoResNet(3, "bottleneck", (1, 1), stem_width=8, stage_widths=(8, 16), shift=8),
+    "r2plus1d": lambda: R2Plus1D(3, layers=(1, 1), stem_width=8, stem_middle=6, stage_widths=(8, 16)),
+    "x3d": lambda: X3D(4, 64, 1, 0.5, dim_c1=8, dim_c5=16, num_classes=3),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_line_inserts_it_behind_the_second_stage(name: str) -> None:
+    network, clips = NETWORKS[name](), torch.randn(2, 3, 4, 64, 64)
+    before = set(network.state_dict())
+    undo = insert_selfy(network, num_frames=4, **TINY)
+    added = set(network.state_dict()) - before
+    assert before < set(network.state_dict())
+    assert all(key.startswith("layer2.selfy.") for key in added)
+    network(clips).sum().backward()
+    undo()
+    assert set(network.state_dict()) == before
+
+
+def test_a_fresh_block_changes_nothing_in_a_transformer() -> None:
+    network = VideoTransformer(32, 8, frames=4, dim=24, depth=3, heads=3, num_classes=5).eval()
+    clips = torch.randn(2, 3, 4, 32, 32)
+    plain = network(clips)
+    undo = insert_selfy(network, num_frames=4, after="blocks.1", **TINY)
+    torch.testing.assert_close(network(clips), plain)
+    network.blocks[1].selfy.block.integration.upsample[1].weight.data.fill_(50.0)
+    changed = network(clips)
+    assert (changed - plain).abs().max() > 1e-4
+    undo()
+    torch.testing.assert_close(network(clips), plain)
+
+
+def test_tokens_become_maps_and_the_class_token_passes_by() -> None:
+    class Add(nn.Module):
+        def forward(self, x: Tensor, num_frames: int) -> Tensor:
+            return x + torch.arange(len(x)).view(-1, 1, 1, 1) * 100.0 + 10 * torch.arange(2.0).view(2, 1)
+
+    moved = OnTokens(Add(), 2, (2, 3))(torch.zeros(1, 13, 1)).flatten()
+    assert moved.tolist() == [0, *[0, 0, 0, 10, 10, 10], *[100, 100, 100, 110, 110, 110]]
+
+
+def test_the_network_is_the_papers() -> None:
+    model = selfynet("resnet50")
+    count, without = (sum(p.numel() for p in m.parameters()) for m in (model, VideoResNet(174)))
+    assert count - without == sum(p.numel() for p in SELFYBlock(512).parameters()) == 970_532
+    assert (model.slot_after, model.slot.window, model.layer1[0].shift) == (2, (5, 9, 9), 8)
+    assert selfynet("resnet18", shift=False, window=(3, 9, 9)).slot.window == (3, 9, 9)
+    block = SELFYBlock(512)
+    assert block.transformation(torch.randn(8, 512, 28, 28), 8).shape == (1, 8, 14, 14, 5, 9, 9)
+
+
+def test_image_weights_leave_the_block_at_zero() -> None:
+    from torchvision.models import resnet18
+
+    model = selfynet("resnet18", num_classes=5)
+    assert model.slot.integration.upsample[1].weight.abs().max() == 0
+    model.load_torchvision(resnet18(weights=None).state_dict())
+    assert model.slot.integration.upsample[1].weight.abs().max() == 0
+
+
+AUTHORS = {
+    "transformation.": "stss_transformation.",
+    "extraction.layers.0.conv": "stss_extraction.conv0.0",
+    "integration.fuse.0": "stss_integration.conv3_fuse.1",
+    "integration.fuse.1": "stss_integration.conv3_fuse.2",
+    "integration.upsample.": "stss_integration.upsample.",
+}
+
+
+def official(model: VideoResNet, dropout: bool) -> dict[str, Tensor]:
+    """Our weights under the keys of the authors' training files."""
+    state = {}
+    for key, value in model.state_dict().items():
+        if key.startswith("fc."):
+            value = value[..., None] if key == "fc.weight" else value
+            state[f"module.new_{key}" if dropout else f"module.base_model.{key.replace('fc', 'fc1')}"] = value
+            continue
+        if key.startswith("slot."):
+            key = key.removeprefix("slot.")
+            if value.ndim == 4 and not key.startswith("transformation."):
+                value = value.unsqueeze(2)
+            for ours, theirs in AUTHORS.items():
+                key = key.replace(ours, theirs)
+            for n in range(4):
+                key = key.replace(f"extraction.layers.{n}.conv.", f"stss_extraction.conv{n}.0.")
+                key = key.replace(f"extraction.layers.{n}.norm.", f"stss_extraction.conv{n}.1.")
+                key = key.replace(f"integration.spatial.{n}.", f"stss_integration.conv{n}.")
+            key = f"selfy.{key}"
+        state[f"module.base_model.{key}"] = value
+    return state
+
+
+@pytest.mark.parametrize("dropout", [True, False])
+def test_both_forms_of_the_authors_training_files_convert(dropout: bool, tmp_path: Path) -> None:
+    model = selfynet("resnet18", num_classes=5)
+    wrapped = {"epoch": 3, "arch": "resnet18", "state_dict": official(model, dropout), "best_prec1": 1.0}
+    torch.save(wrapped, tmp_path / "authors.pth.tar")
+    other = selfynet("resnet18", num_classes=5)
+    load_strict(other, convert_selfy(read_state(tmp_path / "authors.pth.tar")))
+    torch.testing.assert_close(other.state_dict(), model.state_dict())
+
+
+def test_the_converter_is_strict() -> None:
+    state = official(selfynet("resnet18", num_classes=5), True)
+    with pytest.raises(ValueError, match=r"not known here: module\.base_model\.selfy\.stss_new"):
+        convert_selfy({**state, "module.base_model.selfy.stss_new.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="two keys"):
+        convert_selfy({**state, "module.base_model.fc1.bias": torch.zeros(5)})
+    with pytest.raises(ValueError, match="not known here: conv9"):
+        convert_selfy_block({"conv9": torch.zeros(1)})
+    del state["module.base_model.selfy.stss_extraction.conv0.0.weight"]
+    with pytest.raises(ValueError, match=r"missing: slot\.extraction\.layers\.0\.conv\.weight"):
+        load_strict(selfynet("resnet18", num_classes=5), convert_selfy(state))
+
+
+X = torch.zeros(4, 8, 8, 8)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: SELFYBlock(8, window=(4, 9, 9)), ValueError, r"all odd, with U == V, not \(4, 9, 9\)"),
+        (lambda: SELFYBlock(8, window=(5, 8, 8)), ValueError, "all odd"),
+        (lambda: SELFYBlock(8, window=(5, 9, 11)), ValueError, "U == V"),
+        (lambda: SELFYBlock(8, window=(5, 7, 7)), ValueError, "window of 7 to one cell: 9 or 11 is accepted"),
+        (lambda: SELFYBlock(8, window=(5, 13, 13)), ValueError, "window of 13 to one cell: 9 or 11 is accepted"),
+        (lambda: SELFYBlock(8, extraction_channels=(4, 4)), ValueError, "need one length"),
+        (lambda: SELFYBlock(8, extraction_channels=()), ValueError, "extraction_channels are empty"),
+        (lambda: SELFYBlock(0), ValueError, "channels has to be positive, not 0"),
+        (lambda: SELFYBlock(8, hidden_channels=-1), ValueError, "hidden_channels has to be positive"),
+        (lambda: SELFYBlock(8, integration_channels=(4, 0)), ValueError, r"integration_channels\[1\] has to be"),
+        (lambda: SELFYBlock(8, extraction="lstm"), ValueError, "extraction is one of conv, softargmax, mlp, not"),
+        (lambda: SELFYBlock(8, integration="sum"), ValueError, "integration is one of conv, mlp, spatial-mlp"),
+        (lambda: tiny()(X, 3), ValueError, "4 frames in the batch are no multiple of num_frames=3"),
+        (lambda: tiny()(X, 0), ValueError, "at least 1"),
+        (lambda: tiny()(X), ValueError, "give num_frames"),
+        (lambda: tiny()(X[:, :7], 2), ValueError, r"\(b\*t, 8, h, w\) or \(b, t, 8, h, w\), not \(4, 7, 8, 8\)"),
+        (lambda: tiny()(X.unflatten(0, (2, 2)), 4), ValueError, "features have 2 frames, and num_frames is 4"),
+        (lambda: tiny()(X.long(), 2), TypeError, "floating-point"),
+        (lambda: selfynet("vgg"), ValueError, "backbones here are"),
+        (lambda: selfynet("resnet18", num_frames=0), ValueError, "at least 1"),
+        (lambda: insert_selfy(VideoResNet(3, "basic", (1,), stage_widths=(8,)), 4), ValueError, "layer2"),
+        (lambda: OnTokens(tiny(), 0), ValueError, "at least 1"),
+        (lambda: OnTokens(tiny(), 2)(torch.zeros(1, 14, 8)), ValueError, "2 frames of a square grid, not"),
+        (lambda: OnTokens(tiny(), 2, (2, 3))(torch.zeros(1, 9, 8)), ValueError, "of a 2 x 3 grid, not"),
+        (lambda: MeanClassAccuracy(0), ValueError, "at least 1"),
+    ],
+)
+def test_bad_input(call: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_features_of_motion_squeeze_and_selfy_add_up() -> None:
+    network = VideoResNet(
+        3, "basic", (1, 1), stem_width=8, stage_widths=(8, 16), slot=MotionSqueeze(16, 4, 5, hidden=(4, 4))
+    )
+    insert_selfy(network, 4, "layer1", **TINY)
+    network(torch.randn(1, 3, 4, 32, 32)).sum().backward()
+
+
+def test_norms_and_biases_do_not_decay_and_the_classifiers_bias_learns_twice_as_fast() -> None:
+    task = ActionClassification(
+        selfynet("resnet18", num_classes=5),
+        5,
+        classifier_lr=(1.0, 2.0),
+        decay_norms=False,
+        optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1, weight_decay=0.5),
+    )
+    groups = task.configure_optimizers().param_groups
+    assert sum(len(group["params"]) for group in groups) == len(list(task.parameters()))
+    for group in groups:
+        vectors = {parameter.ndim <= 1 for parameter in group["params"]}
+        assert vectors == {group["weight_decay"] == 0}
+    fast = [group for group in groups if group["lr"] == 0.2]
+    assert [[tuple(p.shape) for p in group["params"]] for group in fast] == [[(5,)]]
+
+
+def test_mean_class_accuracy_counts_classes_alike() -> None:
+    torch.manual_seed(0)
+    label = torch.tensor([0] * 90 + [1] * 9 + [3])
+    probabilities = torch.rand(100, 5)
+    accuracy = MeanClassAccuracy(5)
+    for rows in torch.arange(100).split(30):
+        accuracy.update(probabilities[rows], label[rows])
+    shares = [float((probabilities[label == k].argmax(1) == k).double().mean()) for k in (0, 1, 3)]
+    assert abs(float(accuracy.compute()) - sum(shares) / 3) < 1e-6
+    assert float(MeanClassAccuracy(3).compute()) == 0
+
+
+LAYOUTS = {
+    **layouts.LAYOUTS,
+    "diving48": layouts.diving48,
+    "gym99": layouts.finegym,
+    "gym288": lambda root: layouts.finegym(root, classes=288),
+}
+OURS = sorted(name.removeprefix("action/selfy-") for name in recipes() if name.startswith("action/selfy-"))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("layout", OURS)
+def test_recipes_run_on_a_miniature(tmp_path: Path, layout: str) -> None:
+    root = LAYOUTS[layout](tmp_path / "data")
+    backbone = "--model.init_args.backbone.init_args"
+    arguments = [
+        "--config", f"action/selfy-{layout}", f"--folder={tmp_path}", f"--data.init_args.root={root}",
+        "--model.init_args.pretrained=null", f"{backbone}.block=basic", f"{backbone}.layers=[1,1]",
+        f"{backbone}.stem_width=8", f"{backbone}.stage_widths=[8,16]", f"{backbone}.slot.init_args.channels=16",
+        f"{backbone}.slot.init_args.hidden_channels=4", f'{backbone}.input_spec={{"size":32,"frames":4}}',
+        "--data.init_args.size=32", "--data.init_args.frames=4", "--data.init_args.batch_size=2",
+        "--data.init_args.num_workers=0", "--trainer.accelerator=cpu", "--trainer.fast_dev_run=true",
+        "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+    ]  # fmt: skip
+    cli = run("fit", arguments)
+    assert isinstance(cli.model.backbone.slot, SELFYBlock)
+    assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
+    assert 0 <= float(cli.trainer.callback_metrics["val/mean_class"]) <= 1
+
+
+def test_there_is_a_recipe_for_each_set_of_the_paper() -> None:
+    assert OURS == ["diving48", "gym288", "gym99", "kinetics", "ssv1", "ssv2"]
+    for layout in OURS:
+        head = recipes()[f"action/selfy-{layout}"].read_text().split("model:")[0]
+        for word in ("Expected:", "Cost:", "Command:", "Layout:", "Start:"):
+            assert word in head, f"{layout} lacks {word}"
