@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from saccade.action import Motionformer, MotionSqueeze, TrajectoryAttention, msnet
+from saccade.action import Motionformer, MotionSqueeze, SELFYBlock, TrajectoryAttention, msnet, selfynet
 from saccade.graph import CorrectAndSmooth, Graph, LabelPropagation
 from saccade.ops.correlation import local_correlation
 
@@ -39,6 +39,32 @@ def test_motion_squeeze_forward_and_backward() -> None:
 
 def test_msnet_trains_under_autocast() -> None:
     network = msnet("resnet18", num_frames=4, num_classes=5).cuda().train()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        logits = network(torch.randn(2, 3, 4, 64, 64, device="cuda"))
+    logits.float().sum().backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("extraction", ["conv", "softargmax", "mlp"])
+@pytest.mark.parametrize("training", [True, False])
+def test_selfy_forward_and_backward(extraction: str, training: bool) -> None:
+    sizes = {"window": (3, 9, 9), "extraction_channels": (2, 3, 4, 5), "integration_channels": (5, 4, 4, 6)}
+    block = SELFYBlock(16, 8, **sizes, extraction=extraction, scale=1.0).double().train(training)
+    moved, x = copy.deepcopy(block).cuda(), torch.randn(6, 16, 9, 12, dtype=torch.float64)
+    grads, outs = [], []
+    for module, features in ((block, x), (moved, x.cuda())):
+        features = features.requires_grad_()
+        outs.append(module(features, 3))
+        grads.append(torch.autograd.grad(outs[-1].square().sum(), [features, *module.parameters()]))
+    torch.testing.assert_close(outs[1].cpu(), outs[0])
+    for here, there in zip(*grads, strict=True):
+        torch.testing.assert_close(there.cpu(), here)
+    for here, there in zip(block.state_dict().values(), moved.state_dict().values(), strict=True):
+        torch.testing.assert_close(there.cpu(), here)
+
+
+def test_selfynet_trains_under_autocast() -> None:
+    network = selfynet("resnet18", num_frames=4, num_classes=5, scale=1.0).cuda().train()
     with torch.autocast("cuda", dtype=torch.bfloat16):
         logits = network(torch.randn(2, 3, 4, 64, 64, device="cuda"))
     logits.float().sum().backward()

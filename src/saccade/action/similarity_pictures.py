@@ -76,6 +76,6 @@ def similarity_strip(
         axes[0][offsets + column].set_title(f"similar, {when}", fontsize=9)
     figure.text(0.11, 0.045, "orange: the disk; blue: the place that looks", fontsize=8, va="center")
     figure.text(
-        0.55, 0.045, "displacements; black: outside the map; red: where the disk's texture is", fontsize=8, va="center"
+        0.55, 0.045, "displacements; dark: unlike, or outside the map; red: the same texture", fontsize=8, va="center"
     )
     return to_pixels(figure)
