@@ -702,7 +702,7 @@ METHODS: tuple[Method, ...] = (
             "action/selfy-kinetics",
         ),
         converter="saccade.action.checkpoints:convert_selfy",
-        checkpoints="None published; files of the authors' training code are taken.",
+        checkpoints="none published; files of the authors' training code are taken",
     ),
     Method(
         slug="ssrn",

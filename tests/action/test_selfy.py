@@ -27,7 +27,9 @@ from saccade.nn.video_resnet import VideoResNet
 from saccade.nn.video_vit import VideoTransformer
 from saccade.nn.x3d import X3D
 from saccade.ops.correlation import spatio_temporal_self_similarity
+from saccade.profiling import profile
 from saccade.training.cli import run
+from saccade.training.models import insert_block
 from saccade.training.recipes import recipes
 from tests.action import layouts
 
@@ -258,6 +260,13 @@ def test_a_fresh_block_changes_nothing_in_a_transformer() -> None:
     torch.testing.assert_close(network.tokens(clips), plain)
 
 
+def test_the_profiler_inserts_it_into_a_transformer() -> None:
+    network = VideoTransformer(32, 8, frames=4, dim=24, depth=1, heads=3, num_classes=5)
+    clip = torch.randn(1, 3, 4, 32, 32)
+    insert_block(network, "blocks.0=saccade.action.SELFYBlock channels=24 hidden_channels=4 relu=false", clip)
+    assert network(clip).shape == (1, 5)
+
+
 def test_tokens_become_maps_and_the_class_token_passes_by() -> None:
     class Add(nn.Module):
         def forward(self, x: Tensor, num_frames: int) -> Tensor:
@@ -275,6 +284,18 @@ def test_the_network_is_the_papers() -> None:
     assert selfynet("resnet18", shift=False, window=(3, 9, 9)).slot.window == (3, 9, 9)
     block = SELFYBlock(512)
     assert block.transformation(torch.randn(8, 512, 28, 28), 8).shape == (1, 8, 14, 14, 5, 9, 9)
+
+
+def test_its_cost_is_counted() -> None:
+    block, x = SELFYBlock(64, 32), torch.randn(4, 64, 16, 16)
+    costs = profile(block, [x.unflatten(0, (1, 4))], depth=3, runs=1, warmup=0)
+    by_name = {row.name: row.macs for row in costs.modules}
+    images = 4 * 5 * 64  # frames, offsets, positions
+    assert by_name["transformation"] == 4 * 64 * 9 * 64 * 32 + images * 81 * 32
+    assert by_name["extraction"] == images * (9 * 81 * 4 + 36 * 25 * 16 + 144 * 9 * 64 + 576 * 64)
+    trained = profile(block, [x.unflatten(0, (1, 4))], training=True, depth=0, runs=1, warmup=0)
+    assert trained.training_macs is not None
+    assert trained.training_macs > 2.5 * trained.macs
 
 
 def test_image_weights_leave_the_block_at_zero() -> None:

@@ -109,6 +109,8 @@ def test_single_precision_and_autocast() -> None:
         (lambda x, w: window_convolution(x, w, 1, 3), ValueError, "padding from 0 to 2"),
         (lambda x, w: window_convolution(x[:2], w), ValueError, "a kernel of 3 does not fit images of 2 x 4"),
         (lambda x, w: normalized_window_convolution(x, nn.BatchNorm1d(3), w), ValueError, "and the norm 3"),
+        (lambda x, w: normalized_window_convolution(x, nn.SyncBatchNorm(2), w), TypeError, "has to be a BatchNorm1d"),
+        (lambda x, w: normalized_window_convolution(x, nn.BatchNorm1d(2, affine=False), w), TypeError, "with weight"),
         (
             lambda x, w: normalized_window_convolution(x[:1, :1, :, :1], nn.BatchNorm1d(2), w[..., :1, :1]),
             ValueError,

@@ -10,7 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saccade.action.motion_squeeze import kernel_soft_argmax
-from saccade.ops.window_convolution import convolved_size, normalized_window_convolution, window_convolution
+from saccade.ops.window_convolution import (
+    convolved_size,
+    is_plain,
+    normalized_window_convolution,
+    window_convolution,
+)
 
 
 class WindowConv2d(nn.Conv2d):
@@ -109,8 +114,7 @@ class ConvExtraction(nn.Module):
         first, *others = (layer for layer in self.layers if isinstance(layer, WindowLayer))
         x, before = first.conv(x.flatten(2).unsqueeze(2)), first
         for layer in others:
-            plain = type(before.norm) is nn.BatchNorm1d  # not one that is synchronised between processes, say
-            x = layer.conv(x, before.norm) if plain else layer.conv(before.activate(x))
+            x = layer.conv(x, before.norm) if is_plain(before.norm) else layer.conv(before.activate(x))
             before = layer
         return before.activate(x)[0, 0].unflatten(1, positions).movedim(0, 3)
 

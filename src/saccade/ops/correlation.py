@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import register_flop_formula
 
 _FLOATS = "float16, bfloat16, float32 or float64"
 
@@ -323,3 +326,14 @@ def _return(ctx, grad):  # type: ignore[no-untyped-def]
 
 
 _self_similarity.register_autograd(_return, setup_context=_keep)
+
+
+@register_flop_formula([torch.ops.saccade.local_correlation, torch.ops.saccade.self_similarity])
+def _products_flops(x_shape: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+    """Of the definition: a product of all channels for each similarity."""
+    return 2 * math.prod(out_shape) * x_shape[-3]
+
+
+@register_flop_formula([torch.ops.saccade.local_correlation_backward, torch.ops.saccade.self_similarity_backward])
+def _gradients_flops(grad_shape: Sequence[int], x_shape: Sequence[int], *_: Any, **__: Any) -> int:
+    return 4 * math.prod(grad_shape) * x_shape[-3]

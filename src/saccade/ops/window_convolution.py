@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
 
 
 def window_convolution(
@@ -68,8 +72,8 @@ def normalized_window_convolution(
         The convolved images in the same order of axes.
 
     Raises:
-        TypeError: As for `window_convolution`.
-        ValueError: The same; a norm of other channels, or with a single value a channel in training.
+        TypeError: As for `window_convolution`; or the norm is not plain.
+        ValueError: As for `window_convolution`; a norm of other channels, or with a single value a channel in training.
 
     Example:
         >>> images, weight = torch.randn(5, 5, 4, 100), torch.randn(16, 4, 3, 3)
@@ -79,6 +83,8 @@ def normalized_window_convolution(
         >>> torch.allclose(y, plain, atol=1e-4)
         True
     """
+    if not is_plain(norm):
+        raise TypeError(f"the norm has to be a BatchNorm1d with weight, bias and running statistics, not {norm}")
     x, band = _prepare(x, weight, stride, padding)
     channels, count = x.shape[2], x.shape[0] * x.shape[1] * x.shape[3]
     if norm.num_features != channels:
@@ -92,17 +98,32 @@ def normalized_window_convolution(
     return out.unflatten(1, (-1, weight.shape[0]))
 
 
+def is_plain(norm: nn.Module) -> bool:
+    """Whether a norm is a batch norm as `normalized_window_convolution` takes it.
+
+    Args:
+        norm: Any.
+
+    Returns:
+        Whether it is `nn.BatchNorm1d` itself, and not one that is synchronised between processes, say, with weight,
+        bias and running statistics.
+
+    Example:
+        >>> is_plain(nn.BatchNorm1d(4)), is_plain(nn.SyncBatchNorm(4))
+        (True, False)
+    """
+    return type(norm) is nn.BatchNorm1d and norm.affine and norm.track_running_stats
+
+
 @torch.no_grad()
 def _update(norm: nn.BatchNorm1d, mean: Tensor, rstd: Tensor, count: int) -> None:
     """Move the running statistics as `nn.BatchNorm1d` does."""
-    seen = norm.num_batches_tracked
-    if norm.running_mean is None or norm.running_var is None or seen is None:
-        return
-    seen += 1
+    seen = norm.get_buffer("num_batches_tracked").add_(1)
     share = 1 / seen.to(mean.dtype) if norm.momentum is None else norm.momentum
     var = (rstd.square().reciprocal() - norm.eps) * (count / (count - 1))
-    norm.running_mean += share * (mean.to(norm.running_mean.dtype) - norm.running_mean)
-    norm.running_var += share * (var.to(norm.running_var.dtype) - norm.running_var)
+    for name, value in (("running_mean", mean), ("running_var", var)):
+        buffer = norm.get_buffer(name)
+        buffer.add_(share * (value.to(buffer.dtype) - buffer))
 
 
 def _prepare(x: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[Tensor, Tensor]:
@@ -296,3 +317,31 @@ def _differentiate_normalized(ctx, grad, *_):  # type: ignore[no-untyped-def]
 
 
 _convolve_normalized.register_autograd(_differentiate_normalized, setup_context=_save_normalized)
+
+
+def _row_products(rows: int, band: Sequence[int], n: int, stride: int, padding: int) -> int:
+    """Multiply-adds of all rows, as they run."""
+    spans = (_span(i, rows, band[1], stride, padding)[0] for i in range(convolved_size(rows, band[1], stride, padding)))
+    return n * band[0] * band[2] * sum(seen.stop - seen.start for seen in spans)
+
+
+@register_flop_formula(torch.ops.saccade.window_convolution)
+def _convolve_flops(x: Sequence[int], band: Sequence[int], stride: int, padding: int, **_: Any) -> int:
+    return 2 * _row_products(x[0], band, x[2], stride, padding)
+
+
+@register_flop_formula(torch.ops.saccade.window_convolution_backward)
+def _convolve_backward_flops(
+    _: Sequence[int], x: Sequence[int], band: Sequence[int], stride: int, padding: int, **__: Any
+) -> int:
+    return 4 * _row_products(x[0], band, x[2], stride, padding)
+
+
+@register_flop_formula(torch.ops.saccade.normalized_window_convolution)
+def _normalized_flops(x: Sequence[int], *args: Any, **_: Any) -> int:
+    return 2 * _row_products(x[0], args[4], x[2], *args[7:])
+
+
+@register_flop_formula(torch.ops.saccade.normalized_window_convolution_backward)
+def _normalized_backward_flops(_: Sequence[int], x: Sequence[int], *args: Any, **__: Any) -> int:
+    return 4 * _row_products(x[0], args[4], x[2], *args[7:])
