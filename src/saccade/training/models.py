@@ -61,8 +61,8 @@ def build_model(name: str, arguments: Sequence[str] = ()) -> nn.Module:
 def insert_block(model: nn.Module, what: str, example: Tensor) -> nn.Module:
     """Put a block behind a layer, as text says.
 
-    A block that is called as `block(x, num_frames)` is wrapped in [`OnClips`][saccade.nn.on_clips.OnClips], and in a video
-    transformer in [`OnTokens`][saccade.nn.on_clips.OnTokens].
+    A block that is called as `block(x, num_frames)` is wrapped in [`OnClips`][saccade.nn.on_clips.OnClips], and in a
+    video transformer in [`OnTokens`][saccade.nn.on_clips.OnTokens].
 
     Args:
         model: Is changed.
@@ -88,8 +88,10 @@ def insert_block(model: nn.Module, what: str, example: Tensor) -> nn.Module:
     block = build_model(path, words[1:])
     if "num_frames" in inspect.signature(block.forward).parameters:
         frames = example.shape[2] if example.ndim == 5 else None
-        transformer = isinstance(model, VideoTransformer) and frames is not None
-        block = OnTokens(block, frames // model.tubelet) if transformer else OnClips(block, frames)
+        if isinstance(model, VideoTransformer):
+            block = OnTokens(block, model.frames // model.tubelet)
+        else:
+            block = OnClips(block, frames)
     device = example.device
     insert_after(model, layer, block.to(device), example=example, as_name=f"block_{path.rpartition('.')[2]}")
     return block
