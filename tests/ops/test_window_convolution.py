@@ -92,6 +92,20 @@ def test_single_precision_and_autocast() -> None:
     assert weight.grad.dtype == torch.float32
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm_type", [torch.bfloat16, torch.float32])
+def test_low_precision_throughout(training: bool, norm_type: torch.dtype) -> None:
+    x, norm, exact, weight = sides(torch.bfloat16)
+    norm.to(norm_type).train(training)
+    y = normalized_window_convolution(x, norm, weight, 1, 1)
+    grads = torch.autograd.grad(y.float().square().mean(), (x, weight))
+    assert {y.dtype, *(grad.dtype for grad in grads)} == {torch.bfloat16}
+    same = plain(x.double(), exact.double().train(training), weight.double(), 1, 1)
+    expected = torch.autograd.grad(same.square().mean(), (x, weight))
+    torch.testing.assert_close(y.double(), same, atol=0.3, rtol=0.05)
+    torch.testing.assert_close(grads[1].double(), expected[1].double(), atol=0.15, rtol=0.1)
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("call", "kind", "message"),

@@ -265,7 +265,8 @@ def _convolve_normalized(x, weight, bias, running_mean, running_var, band, train
         y, mean, rstd = _normalize(x, weight, bias, running_mean, running_var, training, eps)
         if not training:
             mean, rstd = running_mean.clone(), (running_var + eps).rsqrt()
-        return _products(y, band.contiguous(), stride, padding), mean, rstd
+        kept = (stat.to(running_mean.dtype) for stat in (mean, rstd))  # CUDA gives float32 for lower types
+        return _products(y, band.contiguous(), stride, padding), *kept
 
 
 @_convolve_normalized.register_fake
@@ -295,8 +296,10 @@ def _convolve_normalized_backward(grad, x, weight, bias, mean, rstd, band, train
         torch.ops.aten.threshold_backward.grad_input(grad_y, y, 0, grad_input=grad_y)
         del y
         cells = (-1, weight.shape[0], x.shape[2])
+        half = x.is_cuda and mean.dtype in (torch.float16, torch.bfloat16)
+        saved = (mean.float(), rstd.float()) if half else (mean, rstd)
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            grad_y.view(cells), x.view(cells), weight, mean, var, mean, rstd, training, eps, [True, True, True]
+            grad_y.view(cells), x.view(cells), weight, mean, var, *saved, training, eps, [True, True, True]
         )
         return grad_x.view(x.shape), grad_weight, grad_bias, grad_band
 
