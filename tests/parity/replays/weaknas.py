@@ -51,7 +51,7 @@ def schedule(fixture: Fixture) -> dict[str, Tensor]:
 
 
 def search_loop(fixture: Fixture) -> dict[str, Tensor]:
-    config, keys = fixture.config, "in/initial"
+    config = fixture.config
     table = load_nasbench_macro(SHARED / "data" / "nas-bench" / config["table"].split(",")[0])
     penalty = float(re.findall(r"penalty (\S+)", config["predictor"])[0])
 
@@ -60,7 +60,7 @@ def search_loop(fixture: Fixture) -> dict[str, Tensor]:
 
         def fit(self, x: np.ndarray, y: np.ndarray) -> Ridge:
             values = table.values("test")
-            raw = np.array([search.values[key] for key in search._order()])
+            raw = np.array([search.values[key] for key in search.result().evaluated])
             return super().fit(x, (raw - values.mean()) / values.std())
 
     search = WeakPredictorSearch(
@@ -74,7 +74,7 @@ def search_loop(fixture: Fixture) -> dict[str, Tensor]:
         budget=config["total"],
         free_top1=True,
     )
-    search.batches = [[table.keys[row] for row in fixture.inputs[keys.removeprefix("in/")].tolist()]]
+    search.batches = [[table.keys[row] for row in fixture.inputs["initial"].tolist()]]
     result = search.run()
     rows = [table.rows[key] for key in result.evaluated]
     queries = [row["evaluated"] for row in search.rounds]
