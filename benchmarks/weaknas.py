@@ -4,11 +4,13 @@ Limit: a fit to a few hundred rows, and one pass of the predictor over the table
 """
 
 import time
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from scipy.stats import norm
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 
 from saccade.bench import Comparison
@@ -59,6 +61,7 @@ def comparisons() -> Iterator[Comparison]:
         target=10.0,
         limit="passes over members x architectures",
     )
+    warnings.filterwarnings("ignore", category=ConvergenceWarning)  # twenty epochs are asked for
     x, y = features[:200], rng.normal(size=200)
     ours = MLP(hidden=(256,) * 4, members=5, epochs=20)
     peers = [
