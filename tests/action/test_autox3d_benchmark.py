@@ -1,7 +1,7 @@
 """What the benchmark compares gives the same result on both sides."""
 
 import torch
-from benchmarks import x3d as benchmark
+from benchmarks import autox3d as benchmark
 
 from saccade.nn.x3d import X3D
 
