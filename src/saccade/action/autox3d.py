@@ -59,6 +59,21 @@ SKIP = "skip"
 
 
 @dataclass(frozen=True)
+class BlockChoice:
+    """What was chosen for a block: the name of its kernel, its expansion, its attention, and what that makes.
+
+    Args:
+        kernel: Such as `3x3x3`.
+        expansion: Inner channels as a multiple of the stage's filters.
+        plan: The block.
+    """
+
+    kernel: str
+    expansion: float
+    plan: BlockPlan
+
+
+@dataclass(frozen=True)
 class X3DSearchSpace:
     """What the search may choose in a network of the X3D kind.
 
@@ -93,7 +108,7 @@ class X3DSearchSpace:
     Example:
         >>> space = X3DSearchSpace()
         >>> len(space.space), f"{space.space.count:.0e}"
-        (82, '6e+42')
+        (82, '7e+40')
         >>> cost = space.decode(space.x3d()).cost()
         >>> round(cost.multiply_adds / 1e9, 2), round(cost.parameters / 1e6, 2)
         (1.96, 3.79)
@@ -166,8 +181,8 @@ class X3DSearchSpace:
         """
         return self._architecture(self.space.decode(architecture))
 
-    def choices(self, architecture: Int[Tensor, " l"]) -> list[tuple[int, list[BlockPlan | None]]]:
-        """Width and blocks of each stage; `None` for a block that is skipped.
+    def choices(self, architecture: Int[Tensor, " l"]) -> list[tuple[int, list[BlockChoice | None]]]:
+        """Filters and blocks of each stage; `None` for a block that is skipped.
 
         Args:
             architecture: Indices of choices.
@@ -192,7 +207,7 @@ class X3DSearchSpace:
         for name, choices in self.space.decisions.items():
             kind = name.rpartition(".")[2]
             if kind in ("width", "expansion"):
-                wanted[name] = sorted(choices)[len(choices) // 2]
+                wanted[name] = sorted(choices, key=float)[len(choices) // 2]  # type: ignore[arg-type]
             elif kind == "kernel":
                 wanted[name] = "3x3x3"
             else:
@@ -226,9 +241,9 @@ class X3DSearchSpace:
                 ]
                 values = []
                 for *entering, out, kernel, expansion, attention in itertools.product(*(axis for _, axis in axes)):
-                    plan = self._plan(out, kernel, expansion, attention)
+                    made = self._choice(out, kernel, expansion, attention)
                     channels, stride = (entering[0], 2) if entering else (out, 1)
-                    spent = block_cost(channels, plan, stride, self.frames, side) if plan else None
+                    spent = block_cost(channels, made.plan, stride, self.frames, side) if made else None
                     values.append(getattr(spent, of) if spent else 0)
                 constant += _add(tables, axes, values)
                 side = side if block else halved(side)
@@ -242,26 +257,28 @@ class X3DSearchSpace:
     def _kernels(self, block: int) -> Sequence[str]:
         return (*self.kernels, SKIP) if self.skip and block else tuple(self.kernels)
 
-    def _plan(self, out: int, kernel: str, expansion: float, attention: str) -> BlockPlan | None:
+    def _choice(self, out: int, kernel: str, expansion: float, attention: str) -> BlockChoice | None:
         if kernel == SKIP:
             return None
-        return BlockPlan(out, max(1, int(expansion * out)), kernel_sides(kernel), attention)
+        plan = BlockPlan(out, max(1, int(expansion * out)), kernel_sides(kernel), attention)
+        return BlockChoice(kernel, expansion, plan)
 
-    def _stages(self, chosen: Mapping[str, Any]) -> list[tuple[int, list[BlockPlan | None]]]:
+    def _stages(self, chosen: Mapping[str, Any]) -> list[tuple[int, list[BlockChoice | None]]]:
         stages = []
         for stage, depth in enumerate(self.depths, start=1):
             out = chosen.get(f"{stage}.width", self.widths(stage)[0])
-            plans = []
+            blocks = []
             for block in range(depth):
                 at = f"{stage}.{block}"
                 kernel = chosen.get(f"{at}.kernel", self.kernels[0])
                 expansion = chosen.get(f"{at}.expansion", self.expansions[0])
-                plans.append(self._plan(out, kernel, expansion, chosen.get(f"{at}.attention", self.attentions[0])))
-            stages.append((out, plans))
+                attention = chosen.get(f"{at}.attention", self.attentions[0])
+                blocks.append(self._choice(out, kernel, expansion, attention))
+            stages.append((out, blocks))
         return stages
 
     def _architecture(self, chosen: Mapping[str, Any]) -> X3DArchitecture:
-        stages = [[plan for plan in plans if plan] for _, plans in self._stages(chosen)]
+        stages = [[block.plan for block in blocks if block] for _, blocks in self._stages(chosen)]
         return X3DArchitecture(
             self.frames, self.crop, self.stem, stages, self.head, self.features, self.in_channels, self.stride
         )

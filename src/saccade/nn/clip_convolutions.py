@@ -8,6 +8,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def pointwise_conv3d(
+    x: Float[Tensor, "b c t h w"], weight: Float[Tensor, "d c 1 1 1"], bias: Tensor | None = None, stride: int = 1
+) -> Float[Tensor, "b d t h2 w2"]:
+    """A 1x1x1 convolution; on a CPU a matrix product.
+
+    Args:
+        x: Maps.
+        weight: Of the convolution.
+        bias: A number an output channel.
+        stride: In space.
+
+    Returns:
+        What `conv3d` gives.
+
+    Example:
+        >>> pointwise_conv3d(torch.randn(1, 4, 3, 5, 5), torch.randn(6, 4, 1, 1, 1), stride=2).shape
+        torch.Size([1, 6, 3, 3, 3])
+    """
+    if x.device.type != "cpu":
+        return F.conv3d(x, weight, bias, (1, stride, stride))
+    return F.linear(x[..., ::stride, ::stride].permute(0, 2, 3, 4, 1), weight.flatten(1), bias).permute(0, 4, 1, 2, 3)
+
+
 class PointwiseConv3d(nn.Conv3d):
     """A 1x1x1 convolution; on a CPU it is a matrix product, which keeps channels beside each other in memory.
 
@@ -27,10 +50,7 @@ class PointwiseConv3d(nn.Conv3d):
 
     def forward(self, input: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h2 w2"]:
         """Convolve."""
-        if input.device.type != "cpu":
-            return super().forward(input)
-        x = input[..., :: self.stride[1], :: self.stride[2]].permute(0, 2, 3, 4, 1)
-        return F.linear(x, self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
+        return pointwise_conv3d(input, self.weight, self.bias, self.stride[1])
 
 
 class SpatialConv3d(nn.Conv3d):

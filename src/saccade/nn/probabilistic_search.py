@@ -131,7 +131,7 @@ def architecture_gradient(
     architectures: Int[Tensor, "k l"],
     weights: Float[Tensor, " k"],
 ) -> Float[Tensor, "g m"]:
-    """The gradient of minus the weighted sum of log-probabilities: in each group, minus the sum of weights (onehot - p).
+    """The gradient of minus the weighted sum of log-probabilities: a group's is minus the sum of weights (onehot - p).
 
     Args:
         distribution: Over architectures.
