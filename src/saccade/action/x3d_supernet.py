@@ -172,9 +172,9 @@ class X3DSupernet(nn.Module):
         self.stem = X3DStem(space.in_channels, space.stem)
         channels = space.stem
         for stage, depth in enumerate(space.depths, start=1):
-            width, blocks = space.widths(stage)[-1], []
-            for i in range(depth):
-                blocks.append(SharedBlock(width if i else channels, width, space, 1 if i else 2))
+            width = space.widths(stage)[-1]
+            inputs = [channels] + (depth - 1) * [width]
+            blocks = [SharedBlock(entering, width, space, 1 if i else 2) for i, entering in enumerate(inputs)]
             channels = width
             setattr(self, f"layer{stage}", nn.ModuleList(blocks))
         self.head = X3DHead(channels, space.head, space.features, norm_embed=False)
