@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.bench import Comparison
-from saccade.nn.clip_convolutions import PointwiseConv3d, SpatialConv3d, TemporalConv3d
+from saccade.nn.clip_convolutions import DepthwiseConv3d, PointwiseConv3d, SpatialConv3d
 from saccade.nn.x3d import X3D, x3d_s
 
 
@@ -45,7 +45,7 @@ def plain(model: X3D) -> PlainX3D:
     twin = copy.deepcopy(model)
     for parent in list(twin.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, PointwiseConv3d | SpatialConv3d | TemporalConv3d):
+            if isinstance(child, PointwiseConv3d | SpatialConv3d | DepthwiseConv3d):
                 setattr(parent, name, PlainConv3d(child))
     twin.__class__ = PlainX3D
     return twin  # type: ignore[return-value]

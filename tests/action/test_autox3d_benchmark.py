@@ -16,7 +16,7 @@ def test_both_sides_give_the_same_logits_and_gradients() -> None:
     torch.testing.assert_close(benchmark.infer(ours, clips), wanted)
     torch.testing.assert_close(benchmark.infer(fused, clips), wanted)
     kinds = {type(module) for module in peer.modules()}
-    assert not kinds & {benchmark.PointwiseConv3d, benchmark.SpatialConv3d, benchmark.TemporalConv3d}
+    assert not kinds & {benchmark.PointwiseConv3d, benchmark.SpatialConv3d, benchmark.DepthwiseConv3d}
     for side in (ours, peer):
         benchmark.train(side.train(), clips)
     for mine, theirs in zip(ours.parameters(), peer.parameters(), strict=True):

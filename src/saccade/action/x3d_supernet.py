@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from saccade.action.autox3d import AutoX3D, BlockChoice, X3DSearchSpace, kernel_sides
 from saccade.checkpoints import load_strict
-from saccade.nn.clip_convolutions import pointwise_conv3d
+from saccade.nn.clip_convolutions import depthwise_conv3d, pointwise_conv3d
 from saccade.nn.fair_channels import fair_channel_slices
 from saccade.nn.x3d_blocks import ATTENTION, GlobalContext, X3DHead, X3DStem, round_width
 
@@ -111,9 +111,7 @@ class SharedBlock(nn.Module):
         pair, inner = self.pairs[chosen.kernel, chosen.expansion], slice(0, chosen.plan.inner)
         branch = pointwise_conv3d(x, self.expand[inner, entering])
         branch = F.relu(self.expand_norm(branch, pair, inner))
-        kernel, sides = self.depthwise[chosen.kernel][inner], chosen.plan.kernel
-        padding, stride = [side // 2 for side in sides], (1, self.stride, self.stride)
-        branch = F.conv3d(branch, kernel, None, stride, padding, groups=chosen.plan.inner)
+        branch = depthwise_conv3d(branch, self.depthwise[chosen.kernel][inner], self.stride)
         branch = self.depthwise_norm(branch, pair, inner)
         if chosen.plan.attention in self.attention:
             branch = self.attention[chosen.plan.attention](branch)

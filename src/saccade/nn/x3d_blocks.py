@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saccade.nn.clip_convolutions import PointwiseConv3d, SpatialConv3d, TemporalConv3d
+from saccade.nn.clip_convolutions import DepthwiseConv3d, PointwiseConv3d, SpatialConv3d, TemporalConv3d
 
 
 def round_width(width: float, divisor: int = 8, least: int = 8) -> int:
@@ -128,15 +128,7 @@ class X3DBlock(nn.Module):
             raise ValueError(f"attention is one of none, {', '.join(ATTENTION)}, not {attention!r}")
         self.expand = PointwiseConv3d(in_channels, inner_channels)
         self.expand_norm: nn.Module = nn.BatchNorm3d(inner_channels)
-        self.depthwise = nn.Conv3d(
-            inner_channels,
-            inner_channels,
-            kernel,
-            (1, stride, stride),
-            padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2),
-            groups=inner_channels,
-            bias=False,
-        )
+        self.depthwise = DepthwiseConv3d(inner_channels, kernel, stride)
         self.depthwise_norm: nn.Module = nn.BatchNorm3d(inner_channels)
         self.attention = ATTENTION[attention](inner_channels) if attention != "none" else None
         self.project = PointwiseConv3d(inner_channels, out_channels)
