@@ -50,6 +50,13 @@ class KnownSpace:
         own = self.single[at, architectures].sum(1)
         return own + self.pair[at[:-1], architectures[:, :-1], architectures[:, 1:]].sum(1)
 
+    def utility_of_choices(self) -> Float[Tensor, "l c"]:
+        """What each choice is worth by itself, with the mean of its interactions."""
+        worth = self.single.clone()
+        worth[:-1] += self.pair.mean(2)
+        worth[1:] += self.pair.mean(1)
+        return worth
+
     def look(self, _: object, architecture: Int[Tensor, " l"]) -> Float[Tensor, ""]:
         """A noisy utility, as a search sees it."""
         return self.utility(architecture[None])[0] + self.noise * torch.randn((), generator=self.draw).double()

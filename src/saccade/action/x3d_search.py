@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -33,9 +33,10 @@ class SearchSettings:
         steps: Of the weights, in all.
         warmup: Of them, those in which the distribution stays uniform; `None`: a third, as in the paper.
         joint_from: From this step on the choices of a block have one distribution together; `None`: never.
-        lr: Of SGD with momentum for the shared weights; falls to 0 as a cosine.
-        momentum: Of that.
-        weight_decay: Of that.
+        optimizer: Of the shared weights: `sgd` with momentum, or `adamw` for small networks and few steps.
+        lr: Of that; falls to 0 as a cosine.
+        momentum: Of SGD.
+        weight_decay: Of either.
         architecture_lr: Of Adam for the distribution.
         cost_weight: Nats that a cost of twice the target takes away.
         sharpness: Factor of the mean log-likelihood in the weights of samples.
@@ -55,6 +56,7 @@ class SearchSettings:
     steps: int
     warmup: int | None = None
     joint_from: int | None = None
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 1.6
     momentum: float = 0.9
     weight_decay: float = 5e-5
@@ -67,6 +69,8 @@ class SearchSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.optimizer not in ("sgd", "adamw"):
+            raise ValueError(f"optimizer is 'sgd' or 'adamw', not {self.optimizer!r}")
         if self.steps < 1 or not 0 <= self.warm < self.steps:
             raise ValueError(f"a search has at least 1 step after its warm-up, not {self.steps} with {self.warm} warm")
 
@@ -164,8 +168,11 @@ class _Running:
         torch.manual_seed(settings.seed)
         self.supernet = X3DSupernet(space).to(device)
         torch.set_rng_state(kept)
-        self.weights = torch.optim.SGD(
-            self.supernet.parameters(), settings.lr, settings.momentum, weight_decay=settings.weight_decay
+        shared, decay = self.supernet.parameters(), settings.weight_decay
+        self.weights: torch.optim.Optimizer = (
+            torch.optim.SGD(shared, settings.lr, settings.momentum, weight_decay=decay)
+            if settings.optimizer == "sgd"
+            else torch.optim.AdamW(shared, settings.lr, weight_decay=decay)
         )
         self.search = self._search(CategoricalArchitectureDistribution(space.space).to(device), 0)
 
