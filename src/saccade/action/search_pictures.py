@@ -62,7 +62,8 @@ def accuracy_over_cost(points: Sequence[tuple[float, float]]) -> UInt8[np.ndarra
     """
     figure = Figure(figsize=(4.6, 3.4), dpi=100, facecolor="white", layout="constrained")
     axis = figure.subplots()
-    axis.scatter(*zip(*points, strict=True), color="#4c78a8", s=45)
+    costs, accuracies = zip(*points, strict=True)
+    axis.scatter(costs, accuracies, color="#4c78a8", s=45)
     axis.axvline(1.0, color="#8a9099", linestyle="--", linewidth=1)
     axis.set_xlim(0, 1.1)
     axis.set_ylim(0, 102)

@@ -245,8 +245,8 @@ AUTOX3D = Claim(
         "table": Data(
             "8 decisions of 4 choices with utilities, interactions of neighbours and costs; looks have noise of 0.3",
             note=(
-                "The target is the median cost. A score above 1 is a mode a little over the target. Random search draws "
-                "as many architectures as the adaptive search, and looks at those within the target."
+                "The target is the median cost. A score above 1 is a mode a little over the target. Random search "
+                "draws as many architectures as the adaptive search, and looks at those within the target."
             ),
             seeds=60,
         ),
