@@ -22,7 +22,7 @@ from scratch. It helps whoever needs a video classifier for a phone, or for any 
 5. *Result.* [`AutoX3D`][saccade.action.autox3d.AutoX3D] is the network of an architecture; a search writes it as
    `architecture.json`, which trains by a recipe like any network.
 
-How it is used: `saccade fit --config action/autox3d-search-kinetics`, then `saccade fit --config
+How it is used: `saccade fit --config action/autox3d-search-s-kinetics`, then `saccade fit --config
 action/autox3d-s-kinetics`; or [`search_x3d`][saccade.action.x3d_search.search_x3d] in a program of your own. Of the
 paper the abstract and the supplement could be read: values of the space and of the penalty are choices, and say so.
 """

@@ -147,7 +147,10 @@ class X3DArchitecture:
             ValueError: Unknown or missing keys, or values that make no architecture.
         """
         try:
-            stages = [[BlockPlan(**block) for block in stage] for stage in content["stages"]]
+            stages = [
+                [BlockPlan(**{**block, "kernel": tuple(block["kernel"])}) for block in stage]
+                for stage in content["stages"]
+            ]
             return cls(**{**content, "stages": stages})
         except (TypeError, KeyError) as error:
             raise ValueError(f"not an architecture: {error}") from None
