@@ -130,7 +130,7 @@ def test_halves_share_no_clip_and_hold_them_all(tmp_path: Path) -> None:
     assert not first & second
     assert first | second == {str(record.path) for record in whole.records}
     batch = next(iter(data.train_dataloader()))
-    assert batch["video"].shape == batch[HELD_OUT]["video"].shape == (2, 3, 4, 32, 32)
+    assert batch["video"].shape == batch[HELD_OUT]["video"].shape == (2, 1, 3, 4, 32, 32)
     assert not torch.equal(batch["video"], batch[HELD_OUT]["video"])
     assert "held_out" not in next(iter(data.val_dataloader()))
 

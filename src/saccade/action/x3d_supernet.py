@@ -225,8 +225,11 @@ class X3DSupernet(nn.Module):
         return self.fc(self.dropout(F.relu(self.head.embed(x)).flatten(1)))
 
     def log_likelihood(self, batch: Mapping[str, Any], architecture: Int[Tensor, " l"]) -> Float[Tensor, ""]:
-        """The mean log-likelihood of a batch with `video` and `label`, as a search asks for it."""
-        return -F.cross_entropy(self(batch["video"], architecture).float(), batch["label"])
+        """The mean log-likelihood of a batch with `video`, single clips or views of some, and `label`."""
+        video, label = batch["video"], batch["label"]
+        if video.ndim == 6:
+            video, label = video.flatten(0, 1), label.repeat_interleave(video.shape[1])
+        return -F.cross_entropy(self(video, architecture).float(), label)
 
     def extract(self, architecture: Int[Tensor, " l"]) -> AutoX3D:
         """The network of an architecture with the weights that it has here.

@@ -148,11 +148,11 @@ class X3DArchitecture:
         """
         try:
             stages = [
-                [BlockPlan(**{**block, "kernel": tuple(block["kernel"])}) for block in stage]
+                [BlockPlan(**{**block, "kernel": tuple(block.get("kernel", (3, 3, 3)))}) for block in stage]
                 for stage in content["stages"]
             ]
             return cls(**{**content, "stages": stages})
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not an architecture: {error}") from None
 
     def save(self, path: str | Path) -> None:
