@@ -9,6 +9,7 @@ import yaml
 
 from saccade.action.autox3d import AutoX3D
 from saccade.action.search_data import HELD_OUT, SearchData
+from saccade.action.search_task import X3DSearch
 from saccade.nn.x3d_architecture import X3DArchitecture
 from saccade.training.cli import load_task, run
 from saccade.training.recipes import find_recipe, recipes
@@ -135,18 +136,23 @@ def test_halves_share_no_clip_and_hold_them_all(tmp_path: Path) -> None:
     assert "held_out" not in next(iter(data.val_dataloader()))
 
 
-def test_a_stopped_search_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+def test_a_killed_search_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = "action/autox3d-search-s-kinetics"
     root = miniature(recipe, tmp_path / "data")
     options = ["--model.init_args.warmup_epochs=1", "--trainer.logger=false", "--data.init_args.batch_size=1"]
-    options += ["--checkpoint_every=1", "--trainer.num_sanity_val_steps=0"]
-    run("fit", search(recipe, root, tmp_path / "whole", *options, "--trainer.max_epochs=3"))
-    for steps in (2, 7):  # a step of the warm-up is one of an optimiser, a later one two
-        run(
-            "fit",
-            search(recipe, root, tmp_path / "cut", *options, "--trainer.max_epochs=3", f"--trainer.max_steps={steps}"),
-        )
-    run("fit", search(recipe, root, tmp_path / "cut", *options, "--trainer.max_epochs=3"))
+    options += ["--checkpoint_every=1", "--trainer.num_sanity_val_steps=0", "--trainer.max_epochs=3"]
+    run("fit", search(recipe, root, tmp_path / "whole", *options))
+    for moment in ((0, 1), (1, 1), (2, 0)):
+        with monkeypatch.context() as patched:
+
+            def kill(task: X3DSearch, batch: object, batch_idx: int, moment: tuple[int, int] = moment) -> None:
+                if (task.current_epoch, batch_idx) == moment:
+                    raise KeyboardInterrupt
+
+            patched.setattr(X3DSearch, "on_train_batch_start", kill)
+            with pytest.raises(SystemExit):
+                run("fit", search(recipe, root, tmp_path / "cut", *options))
+    run("fit", search(recipe, root, tmp_path / "cut", *options))
     one, two = (torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("whole", "cut"))
     assert float(one["distribution.logits"].abs().sum()) > 0
     for key, value in one.items():
