@@ -123,6 +123,18 @@ def test_a_cost_within_the_target_changes_nothing_and_one_above_takes_away() -> 
     torch.testing.assert_close(importance_weights(likelihood, cost, 2.0, 2.0), importance_weights(likelihood))
 
 
+def test_a_sum_over_the_batch_makes_one_sample_take_all() -> None:
+    mean = torch.tensor([-1.0, -1.1, -1.3], dtype=torch.float64)  # of 192 clips: the first is a little better
+    assert float(importance_weights(192 * mean).max()) > 0.999
+    assert float(importance_weights(mean).max()) < 0.4
+    model, search = a_search(sharpness=5.0)
+    batch = torch.randn(5, 4, dtype=torch.float64)
+    sampled = search.architecture_gradients(batch)  # five samples: their sum is five times their mean
+    sums = [-((batch @ model.weight[a, b]) - 1).square().sum() for a, b in sampled.architectures.tolist()]
+    expected = importance_weights(torch.stack(sums).detach(), COST(sampled.architectures), 2.0, 10.0)
+    torch.testing.assert_close(sampled.weights, expected)
+
+
 def test_fewer_are_drawn_as_the_distribution_settles() -> None:
     _, search = a_search(sample_factor=3.0, min_samples=1, max_samples=14)
     search.distribution.logits.data.zero_()

@@ -229,7 +229,8 @@ class X3DSupernet(nn.Module):
         video, label = batch["video"], batch["label"]
         if video.ndim == 6:
             video, label = video.flatten(0, 1), label.repeat_interleave(video.shape[1])
-        return -F.cross_entropy(self(video, architecture).float(), label)
+        logits = self(video, architecture)
+        return -F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), label)
 
     def extract(self, architecture: Int[Tensor, " l"]) -> AutoX3D:
         """The network of an architecture with the weights that it has here.
