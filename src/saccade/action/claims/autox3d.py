@@ -262,8 +262,8 @@ AUTOX3D = Claim(
     },
     budgets={
         "smoke": Budget(1, _settings(20, 6, 4, 128, 2)),
-        "small": Budget(3, _settings(400, 400, 200, 6400, 4)),
-        "full": Budget(10, _settings(400, 4000, 2000, 64000, 8)),
+        "small": Budget(3, _settings(400, 400, 500, 16000, 3)),
+        "full": Budget(10, _settings(400, 4000, 4000, 128000, 8)),
     },
     run=run,
     axes={
