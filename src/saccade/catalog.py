@@ -137,7 +137,7 @@ METHODS: tuple[Method, ...] = (
         converter="saccade.action.checkpoints:convert_x3d",
         checkpoints=(
             "None of Auto-X3D; the converter takes those of X3D (XS, S, M and L on Kinetics-400) from SlowFast and "
-            "PyTorchVideo, whose code is Apache-2.0."
+            "PyTorchVideo, whose code is Apache-2.0"
         ),
     ),
     Method(
