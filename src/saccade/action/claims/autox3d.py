@@ -34,8 +34,8 @@ def run_table(cell: Cell) -> Outcome:
     if cell.arm == "random":
         drawn = int(cell.once("adaptive", partial(samples_of_adaptive, cell.seed, steps))["samples"])
         known = KnownSpace(cell.seed)
-        rows = known.space.sample(drawn, torch.Generator().manual_seed(cell.seed))
-        rows = rows[known.cost(rows) <= known.target]  # costs are known beforehand; utilities are not
+        rows = known.space.sample(4 * drawn, torch.Generator().manual_seed(cell.seed))
+        rows = rows[known.cost(rows) <= known.target][:drawn]  # costs are known beforehand; utilities are not
         found = rows[torch.stack([known.look(None, row) for row in rows]).argmax()]
         return Outcome(_table_metrics(known, found, drawn, steps))
     known, search, curves = search_table(cell.seed, steps, cell.options["minimum"])
@@ -246,7 +246,7 @@ AUTOX3D = Claim(
             "8 decisions of 4 choices with utilities, interactions of neighbours and costs; looks have noise of 0.3",
             note=(
                 "The target is the median cost. A score above 1 is a mode a little over the target. Random search "
-                "draws as many architectures as the adaptive search, and looks at those within the target."
+                "looks at as many architectures as the adaptive search draws, all of them within the target."
             ),
             seeds=60,
         ),
@@ -272,5 +272,14 @@ AUTOX3D = Claim(
         "expected cost over the target": Axis("step", "cost over the target"),
         "training loss": Axis("optimiser step", "cross-entropy (nats)"),
     },
-    limits="",
+    limits=(
+        "The known space is small, and its choices nearly add up, which suits a factorised distribution. On a single "
+        "seed the search may commit early and end at 0.7 to 0.8; 14 samples a step do so less often. Costs are known "
+        "exactly, utilities through noise. "
+        "The network claim (--on motion) is small: with 200 steps of training from scratch instead of 500 all "
+        "networks were leaving the plateau they start from, and chance decided (searched 54, 65 and 98 %, random 60, "
+        "79 and 58 %, by hand 79, 79 and 100 % on three seeds). Kernels of one frame are not blind to motion, for the "
+        "stem of X3D mixes five frames: such networks reached 60 to 90 %. The space, the penalty and the number of "
+        "samples are choices of ours; the paper's tables were not available to us."
+    ),
 )
