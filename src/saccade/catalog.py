@@ -107,6 +107,38 @@ METHODS: tuple[Method, ...] = (
             "Searches a video network for a given compute budget, block by block, with one sampled network in "
             "memory at a time."
         ),
+        parts=(
+            "saccade.action.autox3d:AutoX3D",
+            "saccade.action.autox3d:X3DSearchSpace",
+            "saccade.action.autox3d:multiply_adds",
+            "saccade.action.x3d_supernet:X3DSupernet",
+            "saccade.action.x3d_search:SearchSettings",
+            "saccade.action.x3d_search:search_x3d",
+            "saccade.nn.architectures:ArchitectureSpace",
+            "saccade.nn.architectures:CategoricalArchitectureDistribution",
+            "saccade.nn.architectures:CostTables",
+            "saccade.nn.probabilistic_search:ProbabilisticSearch",
+            "saccade.nn.probabilistic_search:importance_weights",
+            "saccade.nn.probabilistic_search:num_samples",
+            "saccade.nn.fair_channels:fair_channel_masks",
+            "saccade.nn.x3d:X3D",
+        ),
+        claim="saccade.action.claims:AUTOX3D",
+        recipes=(
+            "action/autox3d-search-s-kinetics",
+            "action/autox3d-search-m-kinetics",
+            "action/autox3d-search-l-kinetics",
+            "action/autox3d-s-kinetics",
+            "action/autox3d-m-kinetics",
+            "action/autox3d-l-kinetics",
+            "action/autox3d-search-m-ssv2",
+            "action/autox3d-m-ssv2",
+        ),
+        converter="saccade.action.checkpoints:convert_x3d",
+        checkpoints=(
+            "None of Auto-X3D; the converter takes those of X3D (XS, S, M and L on Kinetics-400) from SlowFast and "
+            "PyTorchVideo, whose code is Apache-2.0"
+        ),
     ),
     Method(
         slug="behavior-biometrics",
