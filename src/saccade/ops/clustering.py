@@ -77,8 +77,8 @@ def kmeans(
 
     Example:
         >>> found = kmeans(torch.tensor([[0.0], [0.2], [5.0], [5.2]]), 2)
-        >>> sorted(found.centroids.flatten().tolist()), round(found.inertia, 3)
-        ([0.1..., 5.0999...], 0.04)
+        >>> found.labels[0] == found.labels[1], found.labels[2] == found.labels[3], round(found.inertia, 3)
+        (tensor(True), tensor(True), 0.04)
     """
     rows, width = x.shape
     if not 1 <= k <= rows:
