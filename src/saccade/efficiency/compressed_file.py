@@ -177,9 +177,7 @@ def _decode(payload: memoryview, tensors: list[Any], layers: list[Any], about: d
         dot = f"{name}." if name else ""
         centroids, rows, code = stored[f"{dot}centroids"], int(np.prod(shape[:-1])), take(size)
         k = len(centroids)
-        indices = (
-            huffman_decode(code[k:], code[:k].long(), rows) if entropy else unpack(code, width_of(k), rows)
-        )
+        indices = huffman_decode(code[k:], code[:k].long(), rows) if entropy else unpack(code, width_of(k), rows)
         if rows and int(indices.max()) >= k:
             raise ValueError(f"layer {name!r} has an index beyond its {k} centroids")
         shared[name], known[name] = (centroids, indices), LayerClusters(clusters, rows, None, mse, variance)

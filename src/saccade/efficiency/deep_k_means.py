@@ -94,7 +94,9 @@ class KMeansRegularizer:
             raise ValueError(f"relaxation is 'hard' or 'spectral', not {relaxation!r}")
         if unit not in ("row", "filter"):
             raise ValueError(f"unit is 'row' or 'filter', not {unit!r}")
-        if relaxation == "spectral" and (core_ratio if not isinstance(core_ratio, Mapping) else any(core_ratio.values())):
+        if relaxation == "spectral" and (
+            core_ratio if not isinstance(core_ratio, Mapping) else any(core_ratio.values())
+        ):
             raise ValueError("the spectral relaxation has no assignment, and so no dense core: core_ratio has to be 0")
         self.lam, self.relaxation, self.unit = lam, relaxation, unit
         self.iters, self.seed = iters, seed
@@ -174,7 +176,9 @@ class KMeansRegularizer:
         samples = self._samples(self.settings[name])
         with torch.autocast(samples.device.type, enabled=False):
             if self.relaxation == "hard":
-                centroids, labels = (self.state[f"{name}/{what}"].to(samples.device) for what in ("centroids", "labels"))
+                centroids, labels = (
+                    self.state[f"{name}/{what}"].to(samples.device) for what in ("centroids", "labels")
+                )
                 return (samples - centroids.to(samples.dtype)[labels]).square().sum()
             if f"{name}/left" in self.state:
                 basis = self.state[f"{name}/left"].to(samples)
@@ -183,6 +187,29 @@ class KMeansRegularizer:
                 basis = self.state[f"{name}/right"].to(samples)
                 return (samples - basis @ (basis.T @ samples)).square().sum()
             return samples.new_zeros(())  # no direction is left
+
+    @torch.no_grad()
+    def projector(self, name: str) -> Float[Tensor, "n n"]:
+        """F F^T of the last update, with `spectral`: what multiplies the samples, W F F^T. To look at; never needed.
+
+        Args:
+            name: The layer.
+
+        Raises:
+            ValueError: The `hard` relaxation, or a layer without a direction left over.
+        """
+        samples = self._samples(self.settings[name])
+        if f"{name}/right" in self.state:
+            return self.state[f"{name}/right"] @ self.state[f"{name}/right"].T
+        if f"{name}/left" not in self.state:
+            raise ValueError(f"layer {name!r} has no singular directions that were left out")
+        scores = samples @ self.state[f"{name}/left"]
+        return scores / scores.square().sum(0) @ scores.T
+
+    @torch.no_grad()
+    def tail(self, name: str) -> Float[Tensor, " r"]:
+        """Singular values of the samples beyond the K-th, in falling order: the sum of their squares is the term."""
+        return torch.linalg.svdvals(self._samples(self.settings[name]))[self.settings[name].clusters :]
 
     def relative_errors(self) -> dict[str, float]:
         """Of each layer: squared distance to what F makes of the samples, over that to their mean; 0: hard clusters."""

@@ -126,7 +126,9 @@ def layer_cost(
     """
     carries = activation_bits + weight_bits + math.ceil(math.log2(max(products, 1))) - 1
     adders = outputs * (products * activation_bits * weight_bits + (products - 1) * carries)
-    stored = clusters * row_length * weight_bits + weights // row_length * entropy if clusters else weights * weight_bits
+    stored = (
+        clusters * row_length * weight_bits + weights // row_length * entropy if clusters else weights * weight_bits
+    )
     return Cost(outputs * products, adders, inputs * activation_bits, stored)
 
 
@@ -261,9 +263,7 @@ def energy_report(
         moved = sizes[1] * activation_bits * table.bit(table.outputs)
         mac, bit, taken = table.mac(activation_bits, weight_bits), table.bit(table.weights), table.bit(table.inputs)
         inputs = cost.activation_bits * taken
-        layers.append(
-            LayerEnergy(name, cost, reuse, cost.macs * mac * reuse, cost.weight_bits * bit, inputs, moved)
-        )
+        layers.append(LayerEnergy(name, cost, reuse, cost.macs * mac * reuse, cost.weight_bits * bit, inputs, moved))
         before += plain.macs * mac + plain.weight_bits * bit + inputs + moved
     parts = {what: sum(getattr(layer, what) for layer in layers) for what in ("macs", "weights", "inputs", "outputs")}
     return EnergyReport(layers, **parts, uncompressed=before)

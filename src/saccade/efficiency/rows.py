@@ -42,7 +42,7 @@ class RowClusters:
     core: Int[Tensor, " m"] | None
 
 
-def rows_of(weight: Float[Tensor, "..."], unit: Unit = "row") -> Float[Tensor, "n d"]:
+def rows_of(weight: Float[Tensor, ...], unit: Unit = "row") -> Float[Tensor, "n d"]:
     """A weight tensor as samples.
 
     Args:

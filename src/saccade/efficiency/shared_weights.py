@@ -56,7 +56,9 @@ class SharedRows(nn.Module):
                 f"{tuple(centroids.shape)} and indices of {tuple(indices.shape)} do not fit"
             )
         if rows and not 0 <= int(indices.min()) <= int(indices.max()) < len(centroids):
-            raise ValueError(f"indices from {int(indices.min())} to {int(indices.max())} into {len(centroids)} centroids")
+            raise ValueError(
+                f"indices from {int(indices.min())} to {int(indices.max())} into {len(centroids)} centroids"
+            )
         if gradient not in ("sum", "mean"):
             raise ValueError(f"gradient is 'sum' or 'mean', not {gradient!r}")
         nn.Module.__init__(self)  # a convolution's own would make a weight

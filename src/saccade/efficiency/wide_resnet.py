@@ -64,9 +64,7 @@ class WideResNet(nn.Module):
         torch.Size([2, 10])
     """
 
-    def __init__(
-        self, depth: int = 16, widen_factor: int = 4, dropout: float = 0.3, num_classes: int = 10
-    ) -> None:
+    def __init__(self, depth: int = 16, widen_factor: int = 4, dropout: float = 0.3, num_classes: int = 10) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or widen_factor < 1:
             raise ValueError(

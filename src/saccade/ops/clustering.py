@@ -84,9 +84,7 @@ def kmeans(
     if not 1 <= k <= rows:
         raise ValueError(f"k-means of {rows} rows into {k} clusters: the number of clusters has to be 1 to {rows}")
     if n_init < 1 or iters < 1 or tol < 0:
-        raise ValueError(
-            f"n_init and iters have to be at least 1 and tol at least 0, not {n_init}, {iters} and {tol}"
-        )
+        raise ValueError(f"n_init and iters have to be at least 1 and tol at least 0, not {n_init}, {iters} and {tol}")
     if isinstance(init, str) and init != "k-means++":
         raise ValueError(f"init is 'k-means++' or a tensor of centroids, not {init!r}")
     if isinstance(init, Tensor) and tuple(init.shape) != (k, width):
@@ -164,7 +162,7 @@ def _start(x: Tensor, k: int, iters: int, least: float, generator: torch.Generat
 
 
 def _plus_plus(x: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """k rows: the first uniform, each next the best of some drawn with probability ~ squared distance to the chosen."""
+    """K rows: the first uniform, each next the best of some drawn with probability ~ squared distance to the chosen."""
     trials = 2 + int(math.log(k))
     lengths = x.square().sum(1)
     first = int(torch.randint(len(x), (1,), generator=generator))
