@@ -218,7 +218,7 @@ METHODS: tuple[Method, ...] = (
         ),
         claim="saccade.efficiency.claims:DEEP_K_MEANS",
         converter="saccade.efficiency.checkpoints:convert",
-        checkpoints="Wide ResNet 16-4 for CIFAR-10, pre-trained and re-trained for ratios of 45, 47 and 50, as .pth.tar",
+        checkpoints="Wide ResNet 16-4 for CIFAR-10, pre-trained and re-trained for ratios 45, 47 and 50, as .pth.tar",
     ),
     Method(
         slug="dmba",

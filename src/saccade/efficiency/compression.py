@@ -113,13 +113,13 @@ def compression_report(
         raise ValueError(f"the clustered model has other layers than {type(model).__name__}")
     layers = []
     for name, layer in before.items():
-        bias = 0 if layer.bias is None else layer.bias.numel() * bitwidth  # type: ignore[union-attr, operator]
-        whole = layer.weight.numel() * bitwidth + bias  # type: ignore[union-attr, operator]
+        bias = 0 if layer.bias is None else layer.bias.numel() * bitwidth  # type: ignore[operator]
+        whole = layer.weight.numel() * bitwidth + bias  # type: ignore[operator]
         shared = after[name]
         if not isinstance(shared, SharedRows):
             layers.append(LayerSize(name, 0, 0, 0.0, 0, whole, whole))
             continue
-        if shared.weight.shape != layer.weight.shape:  # type: ignore[union-attr]
+        if shared.weight.shape != layer.weight.shape:
             raise ValueError(f"layer {name!r} has another shape in the clustered model")
         rows = rows_of(shared.weight)
         counts = rows.unique(dim=0, return_counts=True)[1]

@@ -7,14 +7,14 @@ network first, with a regulariser that is the sum of squares of k-means itself:
     L(W) = E(W) + (lam / 2) sum over layers [ Tr(W^T W) - Tr(F^T W^T W F) ],
 
 with the rows as the columns of W (d x N) and F (N x K) the normalised indicator of the assignment. The assignment is
-refreshed once an epoch, and the gradient lam (W - W F F^T) pulls each row to the mean of its cluster. In the end the rows
-lie in K tight groups ("harder assignments"), and clustering moves hardly anything.
+refreshed once an epoch, and the gradient lam (W - W F F^T) pulls each row to the mean of its cluster. In the end the
+rows lie in K tight groups ("harder assignments"), and clustering moves hardly anything.
 
-What relaxing F does. The paper lets F be any orthonormal matrix; the best one holds the K leading right singular vectors
-of W, and the bracket becomes the sum of the squared singular values beyond the K-th. Rows of length s' make W a matrix of
-rank s' at most: from K = s' on, 3 for a 3 x 3 filter, the relaxed term is exactly 0 and does nothing. It has a meaning for
-long samples such as whole filters. Hence `relaxation="hard"` is the default here: F stays the indicator of a k-means of
-the rows, which is the discrete problem that the relaxation stands for.
+What relaxing F does. The paper lets F be any orthonormal matrix; the best one holds the K leading right singular
+vectors of W, and the bracket becomes the sum of the squared singular values beyond the K-th. Rows of length s' make W
+a matrix of rank s' at most: from K = s' on, 3 for a 3 x 3 filter, the relaxed term is exactly 0 and does nothing. It
+has a meaning for long samples such as whole filters. Hence `relaxation="hard"` is the default here: F stays the
+indicator of a k-means of the rows, which is the discrete problem that the relaxation stands for.
 
 Example:
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))

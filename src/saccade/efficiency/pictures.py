@@ -31,7 +31,7 @@ def row_clouds(networks: Mapping[str, tuple[nn.Module, ClusteredModel]], layers:
     planes = {}
     for row, (title, (network, clustered)) in zip(panels, networks.items(), strict=True):
         for axes, name in zip(row, layers, strict=True):
-            rows = rows_of(network.get_submodule(name).weight.detach()).float().cpu()  # type: ignore[arg-type]
+            rows = rows_of(network.get_parameter(f"{name}.weight").detach()).float().cpu()
             if name not in planes:  # the same plane and the same scale for all networks
                 basis = torch.linalg.eigh(rows.T @ rows).eigenvectors.flip(1)[:, :2]
                 planes[name] = basis, 1.15 * float((rows @ basis).abs().quantile(0.998))
@@ -65,7 +65,7 @@ def filter_sheet(networks: Mapping[str, nn.Module], layer: str, count: int = 16)
     Returns:
         uint8 (h, w, 3).
     """
-    weights = [network.get_submodule(layer).weight.detach().float().cpu() for network in networks.values()]
+    weights = [_weight(network, layer) for network in networks.values()]
     count, channels = min(count, len(weights[0])), min(weights[0].shape[1], 8)
     reach = float(weights[0][:count, :channels].abs().quantile(0.99))
     figure = Figure(figsize=(11, 1.0 + 0.115 * count * len(networks) * 1.9), facecolor="white")
@@ -79,6 +79,11 @@ def filter_sheet(networks: Mapping[str, nn.Module], layer: str, count: int = 16)
         axes.set_axis_off()
         axes.set_title(title, fontsize=9, color=INK)
     return _pixels(figure)
+
+
+def _weight(network: nn.Module, layer: str) -> torch.Tensor:
+    weight = network.get_submodule(layer).weight  # of a shared convolution it is no parameter
+    return weight.detach().float().cpu()  # type: ignore[operator]
 
 
 def _pixels(figure: Figure) -> np.ndarray:

@@ -38,6 +38,7 @@ class SharedRows(nn.Module):
     centroids: Tensor
     indices: Tensor
     per_row: Tensor
+    weight: Tensor
 
     def __init__(
         self,
@@ -72,18 +73,9 @@ class SharedRows(nn.Module):
         counts = torch.bincount(indices.to(weight.device), minlength=len(centroids)).clamp(min=1)
         self.register_buffer("per_row", (1 / counts)[:, None].to(weight.dtype), persistent=False)
 
-    @property
-    def weight(self) -> Tensor:
-        """The weight, in the shape of the convolution's own."""
-        centroids = self.centroids
-        if self.gradient == "mean":
-            held = centroids.detach()
-            centroids = held + (centroids - held) * self.per_row  # the value stays to the bit: the difference is 0
-        return centroids.index_select(0, self.indices).view(self.weight_shape)
-
     def to_conv(self) -> nn.Module:
         """A plain convolution with the same values."""
-        plain = object.__new__(type(self).__mro__[2])
+        plain: Any = object.__new__(type(self).__mro__[2])
         plain.__dict__.update({name: copy.copy(value) for name, value in self.__dict__.items()})
         del plain.__dict__["weight_shape"], plain.__dict__["gradient"]
         for name in ("indices", "per_row"):
@@ -98,6 +90,18 @@ class SharedRows(nn.Module):
     def extra_repr(self) -> str:
         """As the convolution's, and the number of centroids."""
         return f"{super().extra_repr()}, centroids={len(self.centroids)}"
+
+
+def _gather(self: SharedRows) -> Tensor:
+    """The weight, in the shape of the convolution's own."""
+    centroids = self.centroids
+    if self.gradient == "mean":
+        held = centroids.detach()
+        centroids = held + (centroids - held) * self.per_row  # the value stays to the bit: the difference is 0
+    return centroids.index_select(0, self.indices).view(self.weight_shape)
+
+
+SharedRows.weight = property(_gather)  # type: ignore[assignment]
 
 
 class SharedConv1d(SharedRows, nn.Conv1d):

@@ -67,9 +67,7 @@ class WideResNet(nn.Module):
     def __init__(self, depth: int = 16, widen_factor: int = 4, dropout: float = 0.3, num_classes: int = 10) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or widen_factor < 1:
-            raise ValueError(
-                f"a Wide ResNet has a depth of 10, 16, 22, ... and a factor of at least 1, not {depth} and {widen_factor}"
-            )
+            raise ValueError(f"depths are 10, 16, 22, ... and factors 1 or more, not {depth} and {widen_factor}")
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1)
         widths = [16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor]

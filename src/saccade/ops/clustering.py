@@ -69,8 +69,8 @@ def kmeans(
         Centroids, labels and inertia of the best start.
 
     Raises:
-        ValueError: k outside 1 to n, no starts, no iterations, a negative tolerance, an unknown `init` or one of another
-            shape, or rows that are not finite.
+        ValueError: k outside 1 to n, no starts, no iterations, a negative tolerance, an unknown `init` or one of
+            another shape, or rows that are not finite.
 
     Source:
         arXiv:1806.09228, section 3.2 (clustering with k-means++); bounds: Hamerly, SDM 2010.

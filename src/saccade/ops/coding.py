@@ -116,7 +116,8 @@ def huffman_decode(code: UInt8[Tensor, " bytes"], lengths: Int[Tensor, " k"], co
     starts = words[used] << (longest - sizes[used])
     at = used[np.searchsorted(starts, window, side="right") - 1] if len(used) else window
     symbol_at, step = at.tolist(), sizes[at].tolist() if len(used) else []
-    found, place = [], 0
+    found: list[int] = []
+    place = 0
     for _ in range(count):
         if place >= len(symbol_at):
             raise ValueError(f"the code ends after {len(found)} of {count} symbols")
