@@ -54,7 +54,7 @@ def row_clouds(networks: Mapping[str, tuple[nn.Module, ClusteredModel]], layers:
     return _pixels(figure)
 
 
-def filter_sheet(networks: Mapping[str, nn.Module], layer: str, count: int = 16) -> np.ndarray:
+def filter_sheet(networks: Mapping[str, nn.Module], layer: str, count: int = 10) -> np.ndarray:
     """The first filters of a layer, the same ones of every network below each other.
 
     Args:
@@ -68,7 +68,8 @@ def filter_sheet(networks: Mapping[str, nn.Module], layer: str, count: int = 16)
     weights = [_weight(network, layer) for network in networks.values()]
     count, channels = min(count, len(weights[0])), min(weights[0].shape[1], 8)
     reach = float(weights[0][:count, :channels].abs().quantile(0.99))
-    figure = Figure(figsize=(11, 1.0 + 0.115 * count * len(networks) * 1.9), facecolor="white")
+    tall = count * (weights[0].shape[2] + 1) / (channels * (weights[0].shape[3] + 1))
+    figure = Figure(figsize=(11, 0.4 + 10.8 / len(networks) * tall), facecolor="white")
     for axes, title, weight in zip(figure.subplots(1, len(networks), squeeze=False)[0], networks, weights, strict=True):
         high, wide = weight.shape[2:]
         canvas = np.full((count * (high + 1) - 1, channels * (wide + 1) - 1), np.nan, np.float32)
