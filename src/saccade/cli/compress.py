@@ -12,7 +12,7 @@ def compress(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of `saccade fit`, or weights with --model.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="key=value for a dotted path or timm.")] = None,
     clusters: Annotated[str, typer.Option(help="Rows a layer: 16, or conv1=16,..., or a YAML file.")] = "16",
-    out: Annotated[Path, typer.Option("--out", "-o", help="The compressed file; beside it a report.")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The compressed file; a report beside it.")] = Path(
         "out.skm"
     ),
     core_ratio: Annotated[str, typer.Option(help="Share of rows in one dense core: 0.5, or conv1=0.5,...")] = "0",
@@ -20,7 +20,7 @@ def compress(
     model: Annotated[str | None, typer.Option(help="Of weights: a recipe, a dotted path, or a timm name.")] = None,
     retrain: Annotated[
         str | None,
-        typer.Option(help="Train before on: a folder of train/CLASS/* and val/CLASS/*, or digits, mnist, ..."),
+        typer.Option(help="Train before, on a folder of train/CLASS/* and val/CLASS/*, or digits, mnist..."),
     ] = None,
     validate: Annotated[str | None, typer.Option(help="Measure the accuracy on such data, without training.")] = None,
     epochs: Annotated[int, typer.Option(help="Of re-training.")] = 10,
@@ -52,7 +52,7 @@ def compress(
     from saccade.efficiency.verbs import compress as run
 
     chosen: Any = code
-    settings = {
+    given = {
         "size": size,
         "grey": grey,
         "augment": augment,
@@ -67,7 +67,7 @@ def compress(
         result = run(
             checkpoint, out, parse_clusters(clusters), parse_clusters(core_ratio, float), model=model,
             arguments=arguments or (), layers=layers.split(",") if layers else None,
-            data=None if data is None else lambda known: open_images(data, known, **settings),
+            data=None if data is None else lambda known: open_images(data, known, **given),
             retraining=Retraining(epochs, lr, lam, ramp) if retrain is not None else None, code=chosen,
             input_size=size_of_input, seed=seed, device=device,
             progress=lambda share: bar.update(task, completed=share),
@@ -90,9 +90,8 @@ def compress(
 
     table = Table("layer", "clusters", "rows", "error / variance", "bits an index")
     for line in result.layers:
-        table.add_row(
-            line.name, str(line.clusters), f"{line.rows:,}", f"{line.relative_error:.2g}", f"{line.entropy:.2f}"
-        )
+        figures = f"{line.rows:,}", f"{line.relative_error:.2g}", f"{line.entropy:.2f}"
+        table.add_row(line.name, str(line.clusters), *figures)
     Console(highlight=False, width=110).print(table)
     for note in result.notes:
         typer.echo(note)

@@ -359,7 +359,6 @@ def _retrain(
     """Train with the regulariser; what is needed to go on after a kill lies beside the file until the end."""
     if how.epochs < 1 or how.lr <= 0:
         raise ValueError(f"re-training takes at least one epoch and a positive rate, not {how.epochs} and {how.lr}")
-    images = images if images.drop_last else images
     total = how.epochs * max(1, len(images.train_dataloader()))
     task = _Retraining(
         network.cpu(), images.num_classes, clusters if isinstance(clusters, int) else dict(clusters),

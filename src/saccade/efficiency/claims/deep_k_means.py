@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.utils.data import TensorDataset
 
 from saccade.claims import Arm, Axis, Beats, Budget, Cell, Claim, Data, Metric, Outcome, Within
 from saccade.data.images import load_mnist
@@ -36,6 +38,14 @@ class Small(ImageClasses):
         self.most = cell.settings["images"]
         layout: Any = cell.data
         super().__init__(layout, str(cell.data_root), cell.settings["size"], batch_size=64, seed=cell.seed)
+
+    @cached_property
+    def _samples(self) -> TensorDataset:
+        return TensorDataset(*stack(super().train_set(), torch.device("cpu")))
+
+    def train_set(self) -> TensorDataset:
+        """Transformed once: nothing is drawn."""
+        return self._samples
 
     def _read(self, train: bool) -> tuple[Tensor, Tensor]:
         if self.layout == "mnist":
@@ -104,7 +114,7 @@ def measure(
     images, labels = stack(data.test_set(), cell.device)
     raw = accuracy(clustered, images, labels)
     adjusted = copy.deepcopy(clustered)
-    recalibrate_bn(adjusted, stack(data.calibration_set(), cell.device)[0].split(200))
+    recalibrate_bn(adjusted, stack(data.train_set(), cell.device)[0].split(200))
     before = cluster_weights(untouched, cell.settings["clusters"], seed=cell.seed)
     errors = [
         float(np.mean([layer.relative_error for layer in model.layers.values()])) for model in (before, clustered)
@@ -223,8 +233,8 @@ DEEP_K_MEANS = Claim(
     },
     budgets={
         "smoke": Budget(1, {"epochs": 1, "more": 1, "clusters": 8, "lam": 5.0, "images": 128}),
-        "small": Budget(8, {"images": 1200, "epochs": 8, "more": 6, "clusters": 8, "lam": 5.0}),
-        "full": Budget(20, {"images": 1200, "epochs": 20, "more": 20, "clusters": 8, "lam": 5.0}),
+        "small": Budget(6, {"images": 1200, "epochs": 16, "more": 12, "clusters": 8, "lam": 5.0}),
+        "full": Budget(20, {"images": 1200, "epochs": 30, "more": 30, "clusters": 8, "lam": 5.0}),
     },
     run=run_deep_k_means,
     axes={
@@ -232,10 +242,12 @@ DEEP_K_MEANS = Claim(
         "relative clustering error": Axis("epoch", "squared distance to centroid over variance"),
     },
     limits=(
-        "All arms that re-train take the same steps, rate and batches. The strength of the regulariser was chosen on "
-        "300 held-out training digits and other seeds: 5 was ahead of 1 (with and without a ramp), 5 with a ramp and "
-        "20 with one. What is left between the accuracy before and after clustering is no sign of soft clusters: the tiny "
-        "distances that remain point along the gradient of the cross-entropy, and add up. Training the centroids after "
-        "clustering, which the paper does not compare with, is shown beside."
+        "All arms that re-train take the same steps, rate and batches. The strength of the regulariser (5; 1 and 2 were "
+        "behind, ramps were no better) and the length of the training were chosen on 300 held-out training digits and "
+        "other seeds. It takes a network that is trained well: with half the epochs the gain with re-estimated batch "
+        "norms was 4.5 points [-0.5, 9.6] over eight seeds, because clustering alone did well on some of them. What is "
+        "lost between 'before clustering' and 'clustered' is no sign of soft clusters: the tiny distances that remain "
+        "point along the gradient of the cross-entropy, and add up over a filter. Training the centroids after "
+        "clustering, which the paper does not compare with, is as good as Deep k-Means or better here."
     ),
 )
