@@ -54,7 +54,7 @@ def write_cifar(root: Path, binary: bool = False, per_file: int = 30) -> None:
             rows = np.concatenate([np.array(labels, np.uint8)[:, None], pixels], 1)
             (folder / f"{name}.bin").write_bytes(rows.tobytes())
         else:
-            (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": labels, "batch_label": name}, 2))
+            (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": labels, "batch_label": name}, 4))
 
 
 def write_mnist(root: Path, images: int = 60) -> None:
@@ -180,7 +180,7 @@ def test_a_network_starts_from_what_another_run_kept(tmp_path: Path) -> None:
 
 def test_labels_beyond_the_classes_are_named() -> None:
     task = ClusteredClassification(SmallClassifier(num_classes=4), 4, optimizer=sgd(0.1))
-    with pytest.raises(ValueError, match="labels go from 0 to 9: 0 to 3 is accepted"):
+    with pytest.raises(ValueError, match=r"labels go from \d to \d: 0 to 3 is accepted"):
         fit(task, Few(), steps=1)
     for options in ({"num_classes": 1}, {"num_classes": 3, "update_every": 0}, {"num_classes": 3, "bn_batches": -1}):
         with pytest.raises(ValueError, match="num_classes has to be at least 2, update_every at least 1"):

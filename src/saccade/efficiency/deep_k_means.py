@@ -15,15 +15,6 @@ vectors of W, and the bracket becomes the sum of the squared singular values bey
 a matrix of rank s' at most: from K = s' on, 3 for a 3 x 3 filter, the relaxed term is exactly 0 and does nothing. It
 has a meaning for long samples such as whole filters. Hence `relaxation="hard"` is the default here: F stays the
 indicator of a k-means of the rows, which is the discrete problem that the relaxation stands for.
-
-Example:
-    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
-    >>> regularizer = KMeansRegularizer(net, clusters=4, lam=0.5)
-    >>> pull = regularizer.loss()  # add it to the training loss; regularizer.update() once an epoch
-    >>> pull.backward()
-    >>> shared = cluster_weights(net, clusters=4)  # then share
-    >>> shared.network[0].centroids.shape, shared.network[0].indices.shape
-    (torch.Size([4, 3]), torch.Size([72]))
 """
 
 from __future__ import annotations
@@ -38,7 +29,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saccade.efficiency.rows import LayerSetting, Unit, cluster_rows, layer_seed, layer_settings, rows_of
-from saccade.efficiency.shared_weights import cluster_weights  # noqa: F401  (for the example above)
 
 Relaxation = Literal["hard", "spectral"]
 

@@ -245,9 +245,9 @@ DEEP_K_MEANS = Claim(
         "All arms that re-train take the same steps, rate and batches. The strength of the regulariser (5; 1 and 2 "
         "were behind, ramps were no better) and the length of the training were chosen on 300 held-out training digits "
         "and other seeds. It takes a network that is trained well: with half the epochs the gain with re-estimated "
-        "batch norms was 4.5 points [-0.5, 9.6] over eight seeds, because clustering alone did well on some of them. What "
-        "is lost between 'before clustering' and 'clustered' is no sign of soft clusters: the tiny distances that remain "
-        "point along the gradient of the cross-entropy, and add up over a filter. Training the centroids after "
+        "batch norms was 4.5 points [-0.5, 9.6] over eight seeds, because clustering alone did well on some. What is "
+        "lost between 'before clustering' and 'clustered' is no sign of soft clusters: the tiny distances that "
+        "remain point along the gradient of the cross-entropy, and add up over a filter. Training the centroids after "
         "clustering, which the paper does not compare with, is as good as Deep k-Means or better here."
     ),
 )
