@@ -52,6 +52,31 @@ def graphs() -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
+def landscapes() -> np.ndarray:
+    """Distributions of two landscapes, and by how much one changed choice changes the accuracy."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from saccade.worlds.landscapes import landscape
+
+    figure = Figure(figsize=(10, 3.4), facecolor="white", dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for seed, colour in enumerate(("#4c78a8", "#f58518")):
+        world = landscape(seed)
+        mean = world.accuracy.mean(axis=1)
+        left.hist(mean, bins=np.linspace(75, 94, 90), histtype="stepfilled", color=colour, alpha=0.5)
+        by_choice = mean.reshape((world.choices,) * world.codes.shape[1])
+        steps = np.abs(np.diff(by_choice, axis=0)).ravel()
+        right.hist(steps, bins=np.linspace(0, 8, 90), histtype="stepfilled", color=colour, alpha=0.5)
+    left.set(xlabel="accuracy (%)", ylabel="architectures")
+    right.set(xlabel="change by another choice in the first layer (points)")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
 def motion() -> np.ndarray:
     """Two clips as rows of frames: a disk that is told from the ground by its motion alone, and a brighter one."""
     from saccade.worlds.motion import MotionWorld
@@ -151,14 +176,23 @@ def framed(picture: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(picture, (0, 0, 3, 3, 3, 3), value=1.0)
 
 
-WORLDS = {"graphs": graphs, "motion": motion, "scenes": scenes, "stick-figures": stick_figures, "tracks": tracks}
+WORLDS = {
+    "graphs": graphs,
+    "landscapes": landscapes,
+    "motion": motion,
+    "scenes": scenes,
+    "stick-figures": stick_figures,
+    "tracks": tracks,
+}
 
 
 def main() -> None:
-    """Draw them all."""
+    """Draw them all, or those that are named."""
     torch.manual_seed(0)
     ASSETS.mkdir(exist_ok=True)
     for name, draw in WORLDS.items():
+        if len(sys.argv) > 1 and name not in sys.argv[1:]:
+            continue
         Image.fromarray(draw()).save(ASSETS / f"world-{name}.png", optimize=True)
         print(f"docs/assets/world-{name}.png")
 

@@ -47,13 +47,16 @@ class Method:
 
     @property
     def recipe_commands(self) -> tuple[str, ...]:
-        """What one types to run each recipe: those of attribution methods are scored, the others trained."""
-        return tuple(
-            f"saccade pointing {recipe} --root ROOT --weights FILE"
-            if recipe.startswith("explain/pointing")
-            else f"saccade fit --config {recipe}"
+        """What one types to run each recipe: attribution is scored, searches run, the others trained."""
+        kinds = {
+            "explain/pointing": "saccade pointing {} --root ROOT --weights FILE",
+            "efficiency/weaknas": "saccade nas-search SOURCE --recipe {}",
+        }
+        commands = (
+            next((text for start, text in kinds.items() if recipe.startswith(start)), "saccade fit --config {}")
             for recipe in self.recipes
         )
+        return tuple(command.format(recipe) for command, recipe in zip(commands, self.recipes, strict=True))
 
 
 DOMAINS: dict[str, str] = {
@@ -216,7 +219,7 @@ METHODS: tuple[Method, ...] = (
             "saccade.efficiency:kmeans",
             "saccade.efficiency:WideResNet",
         ),
-        claim="saccade.efficiency.claims:DEEP_K_MEANS",
+        claim="saccade.efficiency.claims.deep_k_means:DEEP_K_MEANS",
         recipes=(
             "efficiency/deep-k-means-wrn-cifar10-45",
             "efficiency/deep-k-means-wrn-cifar10-47",
@@ -789,6 +792,24 @@ METHODS: tuple[Method, ...] = (
         ),
         repository="VITA-Group/WeakNAS",
         licence="a research licence of its own",
+        parts=(
+            "saccade.efficiency:WeakPredictorSearch",
+            "saccade.efficiency:TabularBenchmark",
+            "saccade.efficiency:ChoiceSpace",
+            "saccade.efficiency:rank",
+            "saccade.efficiency:pool_schedule",
+            "saccade.efficiency:RegularizedEvolution",
+            "saccade.efficiency:LocalSearch",
+            "saccade.efficiency:StrongPredictorSearch",
+        ),
+        claim="saccade.efficiency.claims.weaknas:WEAKNAS",
+        recipes=(
+            "efficiency/weaknas-macro",
+            "efficiency/weaknas-nasbench101",
+            "efficiency/weaknas-nasbench201",
+            "efficiency/weaknas-mobilenet",
+        ),
+        checkpoints="none for the search: configurations of the networks that it found",
     ),
     Method(
         slug="web-video-seg",

@@ -212,6 +212,7 @@ def test_it_compiles_and_exports(unchecked: None) -> None:
         (lambda: CrossChannelTemporalMixing(0, 6, heads=2), ValueError, "at least 1"),
         (lambda: CrossChannelTemporalMixing(4, 6, 2, True, "none"), ValueError, "linear, softmax, not 'none'"),  # type: ignore[arg-type]
         (lambda: GlobalTemporalAttention(8, 4, temporal="x"), ValueError, "global, dot, joint, not 'x'"),  # type: ignore[arg-type]
+        (lambda: GlobalTemporalAttention(8, 4, temporal="dot", pixel=False), ValueError, "pixel cannot be off"),
         (lambda: GlobalTemporalAttention(8, 4, regions=0), ValueError, "regions have to be at least 1"),
         (lambda: GlobalTemporalAttention(8, 4, spatial=False, pixel=False, region=False), ValueError, "all off"),
         (lambda: block()(torch.randn(2, 16, 4)), ValueError, r"\(b, 16, t, h, w\)"),

@@ -17,12 +17,12 @@ from saccade.checkpoints import read_state, write_state
 from saccade.claims import engine
 from saccade.cli import main
 from saccade.efficiency import load_compressed
-from saccade.efficiency.claims import DEEP_K_MEANS
+from saccade.efficiency.claims.deep_k_means import DEEP_K_MEANS
 from saccade.efficiency.networks import SmallClassifier
 from tests.efficiency.test_task import write_folder
 
 ROOT = Path(__file__).parents[2]
-CLAIM = "saccade.efficiency.claims:DEEP_K_MEANS"
+CLAIM = "saccade.efficiency.claims.deep_k_means:DEEP_K_MEANS"
 MODEL = ["--model", "saccade.efficiency.networks.SmallClassifier"]
 
 

@@ -14,7 +14,8 @@ from pytorch_metric_learning import distances as peer_distances
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from saccade.metric import neighbours
+from saccade.metric import neighbours, tiles
+from saccade.metric.accuracy import AccuracyCalculator
 from saccade.metric.distances import CosineSimilarity, LpDistance, SNRDistance
 from saccade.metric.inference import (
     CustomKNN,
@@ -52,6 +53,48 @@ def test_neighbours_are_the_nearest_and_ties_go_by_index(
         wanted = sorted(others, key=lambda j: (float((reference[j] - own).square().sum()), j))[:k]
         assert indices[i].tolist() == wanted
         torch.testing.assert_close(distances[i], (reference[wanted] - own).square().sum(dim=1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.integers(2, 60),
+    k=st.integers(1, 20),
+    tile=st.integers(1, 70),
+    own=st.sampled_from(["none", "itself", "another"]),
+    alike=st.booleans(),
+)
+def test_tiles_find_what_whole_rows_find(seed: int, size: int, k: int, tile: int, own: str, alike: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    reference = torch.randint(3, (size, 3), generator=generator).float()  # many ties, exact arithmetic
+    query = reference if alike else reference[: max(1, size // 2)].clone()
+    left_out = {
+        "none": None,
+        "itself": torch.arange(len(query)),
+        "another": torch.randint(size, (len(query),), generator=generator),
+    }[own]
+    k = min(k, size - (left_out is not None))
+    distances = (query[:, None] - reference).square().sum(dim=2)
+    if left_out is not None:
+        distances.scatter_(1, left_out[:, None], torch.inf)
+    kept, tiles.TILE = tiles.TILE, tile
+    try:
+        values, indices = tiles.nearest_in_tiles(query, reference, k, left_out)
+    finally:
+        tiles.TILE = kept
+    wanted = distances.sort(dim=1, stable=True)
+    assert torch.equal(indices, wanted.indices[:, :k])
+    assert torch.equal(values, wanted.values[:, :k])
+
+
+def test_accuracy_by_tiles_is_that_of_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, labels = torch.randn(300, 8), torch.arange(300) % 70
+    cases = [(points, labels), (points[:90], labels[:90], points, labels)]
+    calculator = AccuracyCalculator(k="max_bin_count", exclude=("NMI", "AMI"), device="cpu")
+    wanted = [calculator.get_accuracy(*case) for case in cases]
+    monkeypatch.setattr(tiles, "TILE", 7)
+    assert tiles.tiles_pay(points, points, 5)
+    assert [calculator.get_accuracy(*case) for case in cases] == wanted
 
 
 @pytest.mark.parametrize("includes", [False, True])

@@ -32,7 +32,7 @@ def test_another_number_of_classes_keeps_its_own_classifier() -> None:
 
 
 def test_a_foreign_state_dict_is_refused() -> None:
-    with pytest.raises(ValueError, match="not one of this ResNet"):
+    with pytest.raises(ValueError, match="not one of this VideoResNet"):
         video_resnet("resnet18", 5).load_torchvision(torchvision.models.resnet34().state_dict())
 
 

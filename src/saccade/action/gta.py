@@ -259,7 +259,7 @@ class GlobalTemporalAttention(nn.Module):
         regions: K.
         spatial: Whether places of a frame attend to each other first.
         pixel: Whether time is mixed at each place.
-        region: Whether time is mixed in regions.
+        region: Whether time is mixed in regions, which is done with `temporal="global"` alone.
         temporal: `global`, or for comparison `dot`, attention over time that is computed from the clip, place by
             place, and `joint`, attention over space and time at once, with which there is nothing else.
         cross_channel: As for [`CrossChannelTemporalMixing`][saccade.action.gta.CrossChannelTemporalMixing].
@@ -267,7 +267,8 @@ class GlobalTemporalAttention(nn.Module):
         scale: At which batch norms of the branches start; with 0 the block starts as the identity.
 
     Raises:
-        ValueError: All parts are off, no regions, inner channels that heads do not divide, an unknown mode.
+        ValueError: All parts are off, no regions, inner channels that heads do not divide, an unknown mode;
+            `temporal="dot"` without `pixel`.
 
     Note:
         Source: arXiv:2012.08510. Half of the channels inside, 4 heads, 8 regions and the scale of 0 are choices.
@@ -317,6 +318,8 @@ class GlobalTemporalAttention(nn.Module):
         if spatial:
             self.spatial = DotProductAttention(channels, inner, "space", scale=scale)
         if temporal == "dot":
+            if not pixel:
+                raise ValueError("temporal='dot' attends over time at each place: pixel cannot be off")
             if inner % heads:
                 raise ValueError(f"inner_channels have to be a multiple of heads, not {inner} with {heads}")
             self.pixel = DotProductAttention(channels, inner, "time", heads, scale)

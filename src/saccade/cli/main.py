@@ -16,6 +16,7 @@ from saccade.cli.convert import convert
 from saccade.cli.explain import explain
 from saccade.cli.lightning import SUBCOMMANDS, lightning
 from saccade.cli.methods import list_methods, show
+from saccade.cli.nas_search import nas_search
 from saccade.cli.pointing import pointing
 from saccade.cli.predict import predict
 from saccade.cli.profile import profile
@@ -41,6 +42,7 @@ app.command()(compress)
 app.command()(convert)
 app.command()(decompress)
 app.command()(explain)
+app.command("nas-search")(nas_search)
 app.command()(pointing)
 app.command()(predict)
 app.command()(profile)

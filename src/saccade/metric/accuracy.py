@@ -44,6 +44,7 @@ from saccade.metric.neighbours import (
     relative_distances,
 )
 from saccade.metric.ordering import smallest_of_rows
+from saccade.metric.tiles import nearest_in_tiles, tiles_pay
 
 __all__ = [
     "EQUALITY",
@@ -291,11 +292,11 @@ class AccuracyCalculator:
             kwargs |= {"label_counts": counts, "lone_query_labels": lone, "not_lone_query_mask": kept}
             k = self.determine_k(counts[1], len(reference), ref_includes_query)
             plain = [name for name in self.get_curr_metrics() if name in RETRIEVAL and self._is_plain(name)]
-            if rows := self._rows(query[kept], reference):
-                ready = self._streamed(plain, rows, k, kwargs)
+            if found := self._neighbours(query, reference, k, kept, ref_includes_query):
+                ready = self._streamed(plain, found, kwargs)
             if set(self.requires_knn()) & set(self.get_curr_metrics()) - set(ready):
-                kwargs["knn_distances"], found = self.knn_func(query, k, reference, ref_includes_query)
-                kwargs["knn_labels"] = reference_labels[found]
+                kwargs["knn_distances"], indices = self.knn_func(query, k, reference, ref_includes_query)
+                kwargs["knn_labels"] = reference_labels[indices]
         if set(self.requires_clustering()) & set(self.get_curr_metrics()):
             kwargs["cluster_labels"] = self.get_cluster_labels(**kwargs)
         rest = {name: f for name, f in self.curr_function_dict.items() if name not in ready}
@@ -339,45 +340,48 @@ class AccuracyCalculator:
         method = self.function_keyword + name
         return getattr(type(self), method) is getattr(AccuracyCalculator, method)
 
-    def _rows(self, query: Tensor, reference: Tensor) -> Callable[[int, int], Tensor] | None:
-        """Rows of the distances by which neighbours are sought, where we know them."""
-        if type(self.knn_func) is FaissKNN and self.knn_func.index_init_fn is FlatL2 and self.knn_func.reset_before:
-            return relative_distances(query, reference)
-        return self.knn_func.rows(query, reference) if type(self.knn_func) is CustomKNN else None
+    def _neighbours(
+        self, query: Tensor, reference: Tensor, k: int, kept: Tensor, ref_includes_query: bool
+    ) -> Iterator[Tensor] | None:
+        """The nearest references of the kept queries, chunk by chunk, where we know how they are sought."""
+        if type(self.knn_func) is CustomKNN:
+            rows = self.knn_func.rows(query[kept], reference)
+        elif type(self.knn_func) is FaissKNN and self.knn_func.index_init_fn is FlatL2 and self.knn_func.reset_before:
+            if tiles_pay(query, reference, k):
+                own = torch.arange(len(query)) if ref_includes_query else None
+                indices = nearest_in_tiles(query, reference, k, own)[1][kept]
+                return iter(indices.split(max(1, CELLS // len(reference))))
+            rows = relative_distances(query[kept], reference)
+        else:
+            return None
+        return _in_chunks(rows, kept, len(reference), k, ref_includes_query)
 
-    def _streamed(
-        self, names: Sequence[str], rows: Callable[[int, int], Tensor], k: int, kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _streamed(self, names: Sequence[str], found: Iterator[Tensor], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Measures of retrieval, chunk by chunk of those queries that have something to find."""
         kept, counts, labels = (kwargs[key] for key in ("not_lone_query_mask", "label_counts", "query_labels"))
         own = labels[kept]
         if not len(own):
             return {name: nan_accuracy(counts[0], self.return_per_class) for name in names}
         relevant = relevant_counts(own, kwargs["ref_includes_query"], counts)
-        itself = kept.nonzero() if kwargs["ref_includes_query"] else None
-        found: dict[str, list[Tensor]] = {name: [] for name in names}
-        for start, hits in self._hits(rows, own, kwargs["reference_labels"], k, itself):
+        scores: dict[str, list[Tensor]] = {name: [] for name in names}
+        for start, hits in self._hits(found, own, kwargs["reference_labels"]):
             ranks = Ranks(hits)
             for name in names:
-                found[name].append(ranks.scores(name, relevant[start : start + len(hits)]))
+                scores[name].append(ranks.scores(name, relevant[start : start + len(hits)]))
         return {
             name: maybe_get_avg_of_avgs(torch.cat(parts), own, self.avg_of_avgs, self.return_per_class)
-            for name, parts in found.items()
+            for name, parts in scores.items()
         }
 
-    def _hits(
-        self, rows: Callable[[int, int], Tensor], own: Tensor, other: Tensor, k: int, itself: Tensor | None
-    ) -> Iterator[tuple[int, Tensor]]:
+    def _hits(self, found: Iterator[Tensor], own: Tensor, other: Tensor) -> Iterator[tuple[int, Tensor]]:
         if self.label_comparison_fn is EQUALITY:  # numbers instead of labels, which may have columns
             unique = get_unique_labels(own)
             own, other = label_numbers(own, unique), label_numbers(other, unique)
-        step = max(1, CELLS // len(other))
-        for start in range(0, len(own), step):
-            distances = rows(start, min(start + step, len(own)))
-            if itself is not None:
-                distances.scatter_(1, itself[start : start + step], torch.inf)
-            nearest = smallest_of_rows(distances, k)[1]
-            yield start, matches(self.label_comparison_fn, own[start : start + step, None], other[nearest])
+        start = 0
+        for nearest in found:
+            end = start + len(nearest)
+            yield start, matches(self.label_comparison_fn, own[start:end, None], other[nearest])
+            start = end
 
     def _tensor(self, values: Tensor | np.ndarray) -> Tensor:
         return torch.as_tensor(values).to(self.device)
@@ -386,6 +390,19 @@ class AccuracyCalculator:
         """Labels as they are, so that large numbers stay distinct; as floats for a comparison that computes."""
         tensor = self._tensor(labels)
         return tensor if self.label_comparison_fn is EQUALITY else tensor.double()
+
+
+def _in_chunks(
+    rows: Callable[[int, int], Tensor], kept: Tensor, width: int, k: int, ref_includes_query: bool
+) -> Iterator[Tensor]:
+    """The nearest of each kept query, from rows of distances."""
+    itself = kept.nonzero()
+    step = max(1, CELLS // width)
+    for start in range(0, len(itself), step):
+        distances = rows(start, min(start + step, len(itself)))
+        if ref_includes_query:
+            distances.scatter_(1, itself[start : start + step], torch.inf)
+        yield smallest_of_rows(distances, k)[1]
 
 
 def _flat(*labels: Tensor) -> list[np.ndarray]:

@@ -19,13 +19,15 @@ class ModuleWithRecordsAndDistance(ModuleWithRecords):
         collect_stats: Whether statistics are noted.
     """
 
+    default_distance: type[BaseDistance] = LpDistance
+
     def __init__(self, distance: BaseDistance | None = None, collect_stats: bool | None = None) -> None:
         super().__init__(collect_stats)
         self.distance = self.get_default_distance() if distance is None else distance
 
     def get_default_distance(self) -> BaseDistance:
         """What compares where nothing is said."""
-        return LpDistance(p=2)
+        return self.default_distance()
 
     def require_distance(self, kinds: type | tuple[type, ...] | None = None, **attributes: Any) -> None:
         """Raise unless the distance is of one of the kinds, and has the attributes.
@@ -54,6 +56,8 @@ class ModuleWithRecordsReducerAndDistance(ModuleWithRecordsAndDistance):
         collect_stats: Whether statistics are noted.
     """
 
+    default_reducer: type[BaseReducer] = MeanReducer
+
     def __init__(
         self,
         reducer: BaseReducer | None = None,
@@ -65,7 +69,7 @@ class ModuleWithRecordsReducerAndDistance(ModuleWithRecordsAndDistance):
 
     def get_default_reducer(self) -> BaseReducer:
         """What reduces where nothing is said."""
-        return MeanReducer()
+        return self.default_reducer()
 
     def sub_loss_names(self) -> list[str]:
         """Names of the sub-losses."""

@@ -6,7 +6,7 @@ Any of them fits into any loss or miner. Similarities are *inverted*: larger mea
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from saccade.metric.records import ModuleWithRecords
 
 
-class BaseDistance(ModuleWithRecords):
-    """A distance matrix, from normalised or raw embeddings.
+class BaseDistance(ModuleWithRecords, ABC):
+    """A distance matrix, from normalised or raw embeddings; a subclass says in `compute_mat` which.
 
     Args:
         normalize_embeddings: Whether embeddings are divided by their `p`-norm first.
@@ -88,9 +88,10 @@ class BaseDistance(ModuleWithRecords):
     def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
         """The matrix, before `power`; embeddings are normalised where that was asked for."""
 
-    @abstractmethod
     def pairwise_distance(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
         """The distance of each row of one matrix to the same row of the other, (b,): no normalisation, no power."""
+        pairs = zip(query_emb.split(1), ref_emb.split(1), strict=True)
+        return torch.cat([query_emb.new_empty(0), *(self.compute_mat(query, ref)[0] for query, ref in pairs)])
 
     def smallest_dist(self, *args: Any, **kwargs: Any) -> Any:
         """`torch.min`, or `torch.max` for a similarity."""

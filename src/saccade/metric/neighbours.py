@@ -15,6 +15,7 @@ from torch import Tensor
 
 from saccade.metric.distances import BaseDistance
 from saccade.metric.ordering import smallest_of_rows
+from saccade.metric.tiles import nearest_in_tiles, tiles_pay
 
 faiss: Any = importlib.import_module("faiss") if importlib.util.find_spec("faiss") else None  # the extra `search`
 
@@ -127,6 +128,8 @@ class FlatL2:
         """
         query = torch.as_tensor(query).float()
         reference = self.embeddings.to(query.device)
+        if tiles_pay(query, reference, k):
+            return nearest_in_tiles(query, reference, k, own)
         values, indices = nearest(relative_distances(query, reference), len(query), len(reference), k, own)
         return values.add_(query.square().sum(dim=1, keepdim=True)).clamp_(min=0), indices
 

@@ -36,12 +36,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saccade.metric.distances import BaseDistance, CosineSimilarity
+from saccade.metric.distances import CosineSimilarity
 from saccade.metric.inputs import check_embeddings
 from saccade.metric.losses.base import Init, WeightedLoss, elements, widen_
 from saccade.metric.losses.classification import class_labels
 from saccade.metric.losses.sums import grouped_logsumexp
-from saccade.metric.reducers import BaseReducer, DivisorReducer, LossDict
+from saccade.metric.reducers import DivisorReducer, LossDict
 from saccade.metric.tuples import IndicesTuple, appearance_weights
 from saccade.nn.backbones import feature_extractor
 
@@ -97,13 +97,9 @@ class ProxyAnchorLoss(WeightedLoss):
         self.weight_init_func(self.proxies)
         self.add_to_recordable_attributes(list_of_names=["num_classes", "alpha", "margin"])
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
-    def get_default_reducer(self) -> BaseReducer:
-        """Positives over the classes of the batch, negatives over all."""
-        return DivisorReducer()
+    default_reducer = DivisorReducer
 
     def get_default_weight_init_func(self) -> Callable[[Tensor], Any]:
         """From N(0, 2/C)."""

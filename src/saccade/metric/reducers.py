@@ -8,6 +8,7 @@ their terms compact ([`LossTerms`][saccade.metric.loss_terms.LossTerms]) are sum
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -99,18 +100,18 @@ class BaseReducer(ModuleWithRecords):
         return (embeddings * 0).sum()
 
 
-class _Uniform(BaseReducer):
+class _Uniform(BaseReducer, ABC):
     """Reduces all kinds in the same way: over the terms between two bounds, from their totals."""
 
     bounds: tuple[float, float] = (-math.inf, math.inf)
 
+    @abstractmethod
     def of_list(self, losses: Tensor, indices: Indices, embeddings: Tensor, labels: Any) -> Tensor:
         """Reduce a list."""
-        raise NotImplementedError
 
+    @abstractmethod
     def of_totals(self, sums: Tensor, counts: Tensor, embeddings: Tensor, labels: Any) -> Tensor:
         """Reduce sums and numbers of terms of each anchor."""
-        raise NotImplementedError
 
     def reduce_terms(self, losses: LossTerms, entry: dict[str, Any], embeddings: Tensor, labels: Tensor | None) -> Any:
         """From the totals."""
@@ -262,7 +263,7 @@ class ClassWeightedReducer(_Uniform):
         return self._weights.to(like)[labels]
 
 
-class DivisorReducer(_Uniform):
+class DivisorReducer(BaseReducer):
     """The sum over the divisor that the loss gives; 0 where that is 0.
 
     Args:

@@ -12,7 +12,7 @@ from saccade.metric.composed import ModuleWithRecordsReducerAndDistance
 from saccade.metric.distances import BaseDistance, CosineSimilarity, LpDistance
 from saccade.metric.inputs import ArgumentError
 from saccade.metric.loss_terms import terms
-from saccade.metric.reducers import BaseReducer, DivisorReducer, LossDict
+from saccade.metric.reducers import DivisorReducer, LossDict
 
 
 class BaseRegularizer(ModuleWithRecordsReducerAndDistance):
@@ -110,9 +110,7 @@ class RegularFaceRegularizer(BaseRegularizer):
         super().__init__(**kwargs)
         self.require_distance(is_inverted=True)
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def compute_loss(self, x: Tensor) -> LossDict:
         """The largest entry of each row off the diagonal."""
@@ -144,13 +142,9 @@ class SparseCentersRegularizer(BaseRegularizer):
             list_of_names=["same_class_center_sim", "diff_class_center_sim"], is_stat=True
         )
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
-    def get_default_reducer(self) -> BaseReducer:
-        """Over twice the number of pairs."""
-        return DivisorReducer()
+    default_reducer = DivisorReducer
 
     def compute_loss(self, x: Tensor) -> LossDict:
         """√(2 - 2 cos) of each pair of centres of a class."""

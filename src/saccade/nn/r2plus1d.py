@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.nn.input_spec import InputSpec
+from saccade.nn.torchvision_weights import load_backbone
 
 MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 LAYERS: dict[str, tuple[Literal["basic", "bottleneck"], tuple[int, int, int, int]]] = {
@@ -235,13 +236,7 @@ class R2Plus1D(nn.Module):
             TypeError: uint8 or other integer input.
             ValueError: Another rank or number of channels.
         """
-        if not clips.is_floating_point():
-            raise TypeError(
-                f"clips have to be floating-point and normalised, not {clips.dtype}: divide by 255, "
-                f"subtract {self.input_spec.mean} and divide by {self.input_spec.std}"
-            )
-        if clips.ndim != 5 or clips.shape[1] != self.in_channels:
-            raise ValueError(f"clips have to be (b, {self.in_channels}, t, h, w), not {tuple(clips.shape)}")
+        self.input_spec.check_clips(clips, self.in_channels)
         x = self.stem(clips)
         for number in range(1, self.stages + 1):
             x = getattr(self, f"layer{number}")(x)
@@ -256,16 +251,7 @@ class R2Plus1D(nn.Module):
         Raises:
             ValueError: A key of the backbone is missing, unknown, or of another shape.
         """
-        own = {key: value for key, value in self.state_dict().items() if not key.startswith("fc.")}
-        given = {key: value for key, value in state.items() if not key.startswith("fc.")}
-        odd = sorted(set(own) ^ set(given)) or sorted(k for k in own if own[k].shape != given[k].shape)
-        if odd:
-            raise ValueError(
-                f"the state dict is not one of this R(2+1)D: {', '.join(odd[:5])} missing, extra or shaped otherwise"
-            )
-        if "fc.weight" in state and state["fc.weight"].shape == self.fc.weight.shape:
-            given |= {"fc.weight": state["fc.weight"], "fc.bias": state["fc.bias"]}
-        self.load_state_dict(given, strict=False)
+        load_backbone(self, state)
 
 
 def r2plus1d(name: str, num_classes: int = 400, **options: object) -> R2Plus1D:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.nn.input_spec import InputSpec
+from saccade.nn.torchvision_weights import load_backbone
 from saccade.ops.temporal import check_clips, temporal_shift
-from saccade.surgery import inserted_prefixes
 
 LAYERS = {
     "resnet18": ("basic", (2, 2, 2, 2)),
@@ -196,13 +196,7 @@ class VideoResNet(nn.Module):
             TypeError: uint8 or other integer input.
             ValueError: Another rank or number of channels.
         """
-        if not clips.is_floating_point():
-            raise TypeError(
-                f"clips have to be floating-point and normalised, not {clips.dtype}: divide by 255, "
-                f"subtract {self.input_spec.mean} and divide by {self.input_spec.std}"
-            )
-        if clips.ndim != 5 or clips.shape[1] != self.conv1.in_channels:
-            raise ValueError(f"clips have to be (b, {self.conv1.in_channels}, t, h, w), not {tuple(clips.shape)}")
+        self.input_spec.check_clips(clips, self.conv1.in_channels)
         frames = clips.transpose(1, 2)
         return self.frame_logits(frames.flatten(0, 1), clips.shape[2]).unflatten(0, (-1, clips.shape[2])).mean(1)
 
@@ -246,17 +240,7 @@ class VideoResNet(nn.Module):
         Raises:
             ValueError: A key of the backbone is missing, unknown, or of another shape.
         """
-        added = ("slot.", "fc.", *inserted_prefixes(self))
-        own = {key: value for key, value in self.state_dict().items() if not key.startswith(added)}
-        given = {key: value for key, value in state.items() if not key.startswith("fc.")}
-        odd = sorted(set(own) ^ set(given)) or sorted(k for k in own if own[k].shape != given[k].shape)
-        if odd:
-            raise ValueError(
-                f"the state dict is not one of this ResNet: {', '.join(odd[:5])} missing, extra or shaped otherwise"
-            )
-        if "fc.weight" in state and state["fc.weight"].shape == self.fc.weight.shape:
-            given |= {"fc.weight": state["fc.weight"], "fc.bias": state["fc.bias"]}
-        self.load_state_dict(given, strict=False)
+        load_backbone(self, state, ("slot.",))
 
 
 def video_resnet(name: str, num_classes: int, *, num_frames: int = 8, **options: object) -> VideoResNet:

@@ -368,14 +368,7 @@ class VideoTransformer(nn.Module):
         self.load_state_dict(loaded, strict=False)
 
     def _check(self, video: Tensor) -> None:
-        channels = self.patch_embed.in_channels
-        if not video.is_floating_point():
-            raise TypeError(
-                f"clips have to be floating-point and normalised, not {video.dtype}: divide by 255, "
-                f"subtract {self.input_spec.mean} and divide by {self.input_spec.std}"
-            )
-        if video.ndim != 5 or video.shape[1] != channels:
-            raise ValueError(f"expected clips (b, {channels}, t, h, w), not {tuple(video.shape)}")
+        self.input_spec.check_clips(video, self.patch_embed.in_channels)
         _, _, frames, height, width = video.shape
         if frames % self.tubelet or frames != self.frames:
             raise ValueError(f"a clip has to have {self.frames} frames, tubelets of {self.tubelet}, not {frames}")

@@ -309,13 +309,7 @@ class X3D(nn.Module):
             TypeError: uint8 or other integer input.
             ValueError: Another rank or number of channels.
         """
-        if not clips.is_floating_point():
-            raise TypeError(
-                f"clips have to be floating-point and normalised, not {clips.dtype}: divide by 255, "
-                f"subtract {self.input_spec.mean[0]} and divide by {self.input_spec.std[0]}"
-            )
-        if clips.ndim != 5 or clips.shape[1] != self.in_channels:
-            raise ValueError(f"clips have to be (b, {self.in_channels}, t, h, w), not {tuple(clips.shape)}")
+        self.input_spec.check_clips(clips, self.in_channels)
         if clips.device.type == "cpu":
             clips = clips.contiguous(memory_format=torch.channels_last_3d)
         x = self.stem(clips)

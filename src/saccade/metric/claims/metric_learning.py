@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-from torch import nn
-from torch.optim import Adam
+from collections.abc import Callable
 
-from saccade.claims import Arm, Axis, Beats, Budget, Cell, Claim, Data, Metric, Outcome
-from saccade.metric.claims.unseen import retrieval_among_unseen_classes
-from saccade.metric.datasets import SmallImages
+from torch import nn
+
+from saccade.claims import Arm, Axis, Beats, Cell, Claim, Metric, Outcome
+from saccade.metric.claims.unseen import BUDGETS, digits, omniglot, train_and_retrieve
 from saccade.metric.losses import ContrastiveLoss, CrossBatchMemory, MultiSimilarityLoss, TripletMarginLoss
 from saccade.metric.miners import MultiSimilarityMiner
-from saccade.metric.networks import SmallEmbedding
-from saccade.metric.task import MetricLearning
-from saccade.training import fit
 
 
 def run_metric_learning(cell: Cell) -> Outcome:
-    """Train on some classes, retrieve among others."""
-    data = SmallImages(
-        "omniglot" if cell.data == "omniglot" else "digits",
-        root=str(cell.data_root),
-        batch_size=cell.settings["batch"],
-        samples_per_class=cell.options["per_class"],
-        seed=cell.seed,
-    )
-    size = data.train_images.images.shape[-1]
-    model = SmallEmbedding(size, pooled=cell.settings["pooled"])
-    losses: dict[str, nn.Module] = {
-        "triplet": TripletMarginLoss(margin=0.2),
-        "multi-similarity": MultiSimilarityLoss(),
-        "contrastive": ContrastiveLoss(neg_margin=0.5),
-        "memory": CrossBatchMemory(ContrastiveLoss(neg_margin=0.5), 64, memory_size=1024),
+    """Train with some of the pieces."""
+    losses: dict[str, Callable[[], nn.Module]] = {
+        "triplet": lambda: TripletMarginLoss(margin=0.2),
+        "multi-similarity": MultiSimilarityLoss,
+        "contrastive": lambda: ContrastiveLoss(neg_margin=0.5),
+        "memory": lambda: CrossBatchMemory(ContrastiveLoss(neg_margin=0.5), 64, memory_size=1024),
     }
-    miner = MultiSimilarityMiner() if cell.options.get("miner") else None
-    task = MetricLearning(
-        model, losses[cell.options["loss"]], miner=miner, optimizer=lambda groups: Adam(groups, lr=1e-3)
+    return train_and_retrieve(
+        cell,
+        lambda _: losses[cell.options["loss"]](),
+        samples_per_class=cell.options["per_class"],
+        miner=MultiSimilarityMiner() if cell.options.get("miner") else None,
     )
-    steps = max(1, round(cell.settings["steps"] * cell.settings["share"]))
-    curve = fit(task, data, steps=steps, seed=cell.seed, device=cell.device, progress=cell.progress)
-    metrics, pictures = retrieval_among_unseen_classes(task, data, cell.device)
-    return Outcome(metrics, {"training loss": curve}, pictures)
 
 
 METRIC_LEARNING = Claim(
@@ -69,22 +55,10 @@ METRIC_LEARNING = Claim(
         Beats("memory", "contrastive", by=2.0),
     ],
     data={
-        "digits": Data(
-            "scikit-learn's 1,797 real handwritten digits in four orientations: 20 classes train, 20 are unseen",
-            settings={"pooled": 1, "batch": 12, "steps": 270},
-            seeds=10,
-        ),
-        "omniglot": Data(
-            "real Omniglot drawings at 28 x 28: 136 characters train, 106 of three other alphabets are unseen",
-            needs="omniglot",
-            settings={"pooled": 4, "steps": 150},
-        ),
+        "digits": digits(seeds=10, batch=12, steps=270),
+        "omniglot": omniglot(steps=150),
     },
-    budgets={
-        "smoke": Budget(1, {"batch": 64, "share": 0.03}),
-        "small": Budget(5, {"batch": 64, "share": 1.0}),
-        "full": Budget(10, {"batch": 64, "share": 10.0}),
-    },
+    budgets=BUDGETS,
     run=run_metric_learning,
     axes={"training loss": Axis("step", "training loss (each arm's own)")},
     limits=(

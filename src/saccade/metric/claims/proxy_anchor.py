@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.optim import Adam
 
-from saccade.claims import Arm, Axis, Beats, Budget, Cell, Claim, Data, Metric, Outcome
-from saccade.metric.claims.unseen import retrieval_among_unseen_classes
-from saccade.metric.datasets import SmallImages
+from saccade.claims import Arm, Axis, Beats, Cell, Claim, Metric, Outcome
+from saccade.metric.claims.unseen import BUDGETS, digits, omniglot, train_and_retrieve
 from saccade.metric.losses.proxies import ProxyNCALoss
-from saccade.metric.networks import SmallEmbedding
 from saccade.metric.proxy_anchor import ProxyAnchorLoss
-from saccade.metric.task import MetricLearning
-from saccade.training import fit
 
 
 def run_proxy_anchor(cell: Cell) -> Outcome:
-    """Train on some classes, retrieve among others."""
-    data = SmallImages(
-        "omniglot" if cell.data == "omniglot" else "digits",
-        root=str(cell.data_root),
-        batch_size=cell.settings["batch"],
-        seed=cell.seed,
-    )
-    size = data.train_images.images.shape[-1]
-    model = SmallEmbedding(size, pooled=cell.settings["pooled"])
-    loss: nn.Module
-    if cell.options["loss"] == "proxy-anchor":
-        loss = ProxyAnchorLoss(data.num_classes, 64)
-    else:
-        loss = ProxyNCALoss(data.num_classes, 64, softmax_scale=cell.options.get("scale", 1.0))
-    task = MetricLearning(
-        model, loss, loss_lr_mult=cell.options["proxy_lr"], optimizer=lambda groups: Adam(groups, lr=1e-3)
-    )
-    steps = max(1, round(cell.settings["steps"] * cell.settings["share"]))
-    curve = fit(task, data, steps=steps, seed=cell.seed, device=cell.device, progress=cell.progress)
-    metrics, pictures = retrieval_among_unseen_classes(task, data, cell.device)
-    return Outcome(metrics, {"training loss": curve}, pictures)
+    """Train with one of the two losses."""
+
+    def loss(num_classes: int) -> nn.Module:
+        if cell.options["loss"] == "proxy-anchor":
+            return ProxyAnchorLoss(num_classes, 64)
+        return ProxyNCALoss(num_classes, 64, softmax_scale=cell.options.get("scale", 1.0))
+
+    return train_and_retrieve(cell, loss, loss_lr_mult=cell.options["proxy_lr"])
 
 
 PROXY_ANCHOR = Claim(
@@ -63,23 +45,10 @@ PROXY_ANCHOR = Claim(
         Beats("proxy-anchor", "proxy-nca", by=4.0, on=("omniglot",)),
     ],
     data={
-        "digits": Data(
-            "scikit-learn's 1,797 real handwritten digits in four orientations: 20 classes train, 20 are unseen",
-            settings={"pooled": 1, "steps": 100},
-            seeds=5,
-        ),
-        "omniglot": Data(
-            "real Omniglot drawings at 28 x 28: 136 characters train, 106 of three other alphabets are unseen",
-            needs="omniglot",
-            settings={"pooled": 4, "steps": 150},
-            seeds=10,
-        ),
+        "digits": digits(seeds=5, steps=100),
+        "omniglot": omniglot(seeds=10, steps=150),
     },
-    budgets={
-        "smoke": Budget(1, {"batch": 64, "share": 0.03}),
-        "small": Budget(5, {"batch": 64, "share": 1.0}),
-        "full": Budget(10, {"batch": 64, "share": 10.0}),
-    },
+    budgets=BUDGETS,
     run=run_proxy_anchor,
     axes={"training loss": Axis("step", "training loss (each arm's own)")},
     limits=(
@@ -87,6 +56,7 @@ PROXY_ANCHOR = Claim(
         "100 times as fast, as in the authors' recipe for pretrained networks, the order turns on Omniglot: there "
         "Proxy-NCA is ahead by about two points. Tuning the scale of Proxy-NCA (8 instead of 1) brings it near on "
         "digits. So this is no general win from scratch; the paper's larger gains come from fine-tuning pretrained "
-        "networks on about 100 classes."
+        "networks on about 100 classes. Five seeds had left Omniglot open (+6.2 points, lower bound 3.9, where 4 "
+        "is asked for); its ten seeds were decided on after that."
     ),
 )

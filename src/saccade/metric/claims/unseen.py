@@ -2,12 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Adam
 
+from saccade.claims import Budget, Cell, Data, Outcome
 from saccade.metric.datasets import SmallImages
+from saccade.metric.networks import SmallEmbedding
 from saccade.metric.retrieval import map_at_r, recall_at_k
+from saccade.metric.task import MetricLearning
+from saccade.training import fit
+
+BUDGETS: dict[Literal["smoke", "small", "full"], Budget] = {
+    "smoke": Budget(1, {"batch": 64, "share": 0.03}),
+    "small": Budget(5, {"batch": 64, "share": 1.0}),
+    "full": Budget(10, {"batch": 64, "share": 10.0}),
+}
+
+
+def digits(seeds: int, **settings: Any) -> Data:
+    """Handwritten digits: 20 classes train, 20 are unseen."""
+    about = "scikit-learn's 1,797 real handwritten digits in four orientations: 20 classes train, 20 are unseen"
+    return Data(about, settings={"pooled": 1, **settings}, seeds=seeds)
+
+
+def omniglot(seeds: int | None = None, **settings: Any) -> Data:
+    """Drawings of letters: 136 train, 106 are unseen."""
+    about = "real Omniglot drawings at 28 x 28: 136 characters train, 106 of three other alphabets are unseen"
+    return Data(about, needs="omniglot", settings={"pooled": 4, **settings}, seeds=seeds)
+
+
+def train_and_retrieve(
+    cell: Cell, loss: Callable[[int], nn.Module], *, samples_per_class: int = 0, **task: Any
+) -> Outcome:
+    """Train on some classes, retrieve among others.
+
+    Args:
+        cell: Its settings say `batch`, `steps`, `share` of the steps, and `pooled` cells of the embedding.
+        loss: The loss for a number of classes and embeddings of 64.
+        samples_per_class: Of the batches; 0 for random ones.
+        **task: Of [`MetricLearning`][saccade.metric.task.MetricLearning].
+
+    Returns:
+        Metrics, the curve of the training loss, and a sheet of queries with what they find.
+    """
+    data = SmallImages(
+        "omniglot" if cell.data == "omniglot" else "digits",
+        root=str(cell.data_root),
+        batch_size=cell.settings["batch"],
+        samples_per_class=samples_per_class,
+        seed=cell.seed,
+    )
+    model = SmallEmbedding(data.train_images.images.shape[-1], pooled=cell.settings["pooled"])
+    learner = MetricLearning(model, loss(data.num_classes), optimizer=lambda groups: Adam(groups, lr=1e-3), **task)
+    steps = max(1, round(cell.settings["steps"] * cell.settings["share"]))
+    curve = fit(learner, data, steps=steps, seed=cell.seed, device=cell.device, progress=cell.progress)
+    metrics, pictures = retrieval_among_unseen_classes(learner, data, cell.device)
+    return Outcome(metrics, {"training loss": curve}, pictures)
 
 
 def retrieval_among_unseen_classes(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from saccade.metric.distances import BaseDistance, CosineSimilarity, DotProductSimilarity
+from saccade.metric.distances import CosineSimilarity, DotProductSimilarity
 from saccade.metric.inputs import check_labels
 from saccade.metric.loss_terms import terms
 from saccade.metric.losses.base import BaseMetricLossFunction, WeightedLoss, elements, miner_weights, widen_
@@ -55,9 +55,7 @@ class LargeMarginSoftmaxLoss(WeightedLoss):
         self.add_to_recordable_attributes(list_of_names=["num_classes", "margin", "scale"])
         self.add_to_recordable_attributes(name="avg_angle", is_stat=True)
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def compute_loss(  # noqa: D102
         self, embeddings: Tensor, labels: Any, indices_tuple: IndicesTuple | None, ref_emb: Tensor, ref_labels: Any
@@ -280,9 +278,7 @@ class NormalizedSoftmaxLoss(WeightedLoss):
         self.weight_init_func(self.W)
         self.add_to_recordable_attributes(list_of_names=["embedding_size", "num_classes", "temperature"])
 
-    def get_default_distance(self) -> BaseDistance:
-        """The dot product, of normalised embeddings."""
-        return DotProductSimilarity()
+    default_distance = DotProductSimilarity
 
     def compute_loss(  # noqa: D102
         self, embeddings: Tensor, labels: Any, indices_tuple: IndicesTuple | None, ref_emb: Tensor, ref_labels: Any

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saccade.metric.distances import BaseDistance, CosineSimilarity, DotProductSimilarity, LpDistance, SNRDistance
+from saccade.metric.distances import CosineSimilarity, DotProductSimilarity, LpDistance, SNRDistance
 from saccade.metric.loss_terms import MaskedMatrix, nothing, terms
 from saccade.metric.losses.base import BaseMetricLossFunction
 from saccade.metric.losses.sums import CELLS, grouped_logsumexp, in_chunks, masked_logsumexp
-from saccade.metric.reducers import AvgNonZeroReducer, BaseReducer, LossDict
+from saccade.metric.reducers import AvgNonZeroReducer, LossDict
 from saccade.metric.tuples import IndicesTuple, matches_and_differences, one_positive_per_class, to_pairs
 
 
@@ -98,9 +98,7 @@ class ContrastiveLoss(BaseMetricLossFunction):
         self.neg_margin = neg_margin
         self.add_to_recordable_attributes(list_of_names=["pos_margin", "neg_margin"])
 
-    def get_default_reducer(self) -> BaseReducer:
-        """Over the pairs that violate the margin."""
-        return AvgNonZeroReducer()
+    default_reducer = AvgNonZeroReducer
 
     def _sub_loss_names(self) -> list[str]:
         return ["pos_loss", "neg_loss"]
@@ -128,9 +126,7 @@ class SignalToNoiseRatioContrastiveLoss(ContrastiveLoss):
         super().__init__(**kwargs)
         self.require_distance(SNRDistance)
 
-    def get_default_distance(self) -> BaseDistance:
-        """Noise over signal."""
-        return SNRDistance()
+    default_distance = SNRDistance
 
 
 class IntraPairVarianceLoss(BaseMetricLossFunction):
@@ -154,9 +150,7 @@ class IntraPairVarianceLoss(BaseMetricLossFunction):
         self.neg_eps = neg_eps
         self.add_to_recordable_attributes(list_of_names=["pos_eps", "neg_eps"])
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def _sub_loss_names(self) -> list[str]:
         return ["pos_loss", "neg_loss"]
@@ -205,9 +199,7 @@ class NTXentLoss(BaseMetricLossFunction):
         self.temperature = temperature
         self.add_to_recordable_attributes(name="temperature")
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def compute_loss(  # noqa: D102
         self, embeddings: Tensor, labels: Any, indices_tuple: IndicesTuple | None, ref_emb: Tensor, ref_labels: Any
@@ -243,9 +235,7 @@ class TupletMarginLoss(BaseMetricLossFunction):
         self.add_to_recordable_attributes(list_of_names=["margin", "scale"])
         self.add_to_recordable_attributes(list_of_names=["avg_pos_angle", "avg_neg_angle"], is_stat=True)
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def compute_loss(  # noqa: D102
         self, embeddings: Tensor, labels: Any, indices_tuple: IndicesTuple | None, ref_emb: Tensor, ref_labels: Any
@@ -384,9 +374,7 @@ class NPairsLoss(BaseMetricLossFunction):
         super().__init__(**kwargs)
         self.add_to_recordable_attributes(name="num_pairs", is_stat=True)
 
-    def get_default_distance(self) -> BaseDistance:
-        """The dot product, of normalised embeddings."""
-        return DotProductSimilarity()
+    default_distance = DotProductSimilarity
 
     def compute_loss(  # noqa: D102
         self, embeddings: Tensor, labels: Any, indices_tuple: IndicesTuple | None, ref_emb: Tensor, ref_labels: Any
@@ -444,9 +432,7 @@ class ThresholdConsistentMarginLoss(BaseMetricLossFunction):
         self.margin_plus = margin_plus
         self.margin_minus = margin_minus
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def compute_loss(  # noqa: D102
         self, embeddings: Tensor, labels: Any, indices_tuple: IndicesTuple | None, ref_emb: Tensor, ref_labels: Any

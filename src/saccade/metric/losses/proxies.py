@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saccade.metric.distances import BaseDistance, CosineSimilarity
+from saccade.metric.distances import CosineSimilarity
 from saccade.metric.loss_terms import terms
 from saccade.metric.losses.base import BaseMetricLossFunction, Init, WeightedLoss, elements, miner_weights, widen_
 from saccade.metric.losses.classification import class_labels
@@ -124,9 +124,7 @@ class SoftTripleLoss(WeightedLoss):
             list_of_names=["la", "gamma", "margin", "centers_per_class", "num_classes", "embedding_size"]
         )
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def get_default_weight_init_func(self) -> Callable[[Tensor], Any]:
         """As of a linear layer."""
@@ -203,9 +201,7 @@ class ManifoldLoss(BaseMetricLossFunction):
         self.proxies = nn.Parameter(torch.randn(K, l))
         self.add_to_recordable_attributes(list_of_names=["K", "l", "lambdaC", "alpha", "margin"])
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def compute_loss(  # noqa: D102
         self, embeddings: Tensor, labels: Any, indices_tuple: Any, ref_emb: Tensor, ref_labels: Any

@@ -103,9 +103,7 @@ class HistogramLoss(BaseMetricLossFunction):
         self.delta = 2 / (n_bins or 100) if delta is None else delta
         self.add_to_recordable_attributes(name="delta")
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def compute_loss(  # noqa: D102
         self, embeddings: Tensor, labels: Any, indices_tuple: IndicesTuple | None, ref_emb: Tensor, ref_labels: Any
@@ -176,9 +174,7 @@ class PNPLoss(BaseMetricLossFunction):
         self.anneal = anneal
         self.variant = variant
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def compute_loss(  # noqa: D102
         self, embeddings: Tensor, labels: Any, indices_tuple: IndicesTuple | None, ref_emb: Tensor, ref_labels: Any
@@ -236,9 +232,7 @@ class SmoothAPLoss(BaseMetricLossFunction):
         self.require_distance(CosineSimilarity)
         self.temperature = temperature
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def compute_loss(  # noqa: D102
         self, embeddings: Tensor, labels: Any, indices_tuple: IndicesTuple | None, ref_emb: Tensor, ref_labels: Any

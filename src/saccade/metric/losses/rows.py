@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -14,11 +15,11 @@ from saccade.metric.inputs import ArgumentError
 from saccade.metric.loss_terms import terms
 from saccade.metric.losses.base import BaseMetricLossFunction, elements, miner_weights
 from saccade.metric.losses.sums import grouped_logsumexp, masked_logsumexp
-from saccade.metric.reducers import AvgNonZeroReducer, BaseReducer, LossDict
+from saccade.metric.reducers import AvgNonZeroReducer, LossDict
 from saccade.metric.tuples import IndicesTuple, masks_of, matches_and_differences
 
 
-class _RowLoss(BaseMetricLossFunction):
+class _RowLoss(BaseMetricLossFunction, ABC):
     """A loss of each row, from the matrix and the masks of positives and negatives."""
 
     def compute_loss(
@@ -30,9 +31,9 @@ class _RowLoss(BaseMetricLossFunction):
             raise ArgumentError("the tuple names a pair both as positive and as negative; each is one of them")
         return self.of_rows(mat, same, different)
 
+    @abstractmethod
     def of_rows(self, mat: Tensor, same: Tensor, different: Tensor) -> LossDict:
         """The losses of the rows."""
-        raise NotImplementedError
 
 
 class MultiSimilarityLoss(_RowLoss):
@@ -58,9 +59,7 @@ class MultiSimilarityLoss(_RowLoss):
         self.base = base
         self.add_to_recordable_attributes(list_of_names=["alpha", "beta", "base"])
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def of_rows(self, mat: Tensor, same: Tensor, different: Tensor) -> LossDict:  # noqa: D102
         beyond = self.distance.margin(mat, self.base)
@@ -93,13 +92,9 @@ class CircleLoss(_RowLoss):
         self.op, self.on, self.delta_p, self.delta_n = 1 + m, -m, 1 - m, m
         self.add_to_recordable_attributes(list_of_names=["m", "gamma", "op", "on", "delta_p", "delta_n"])
 
-    def get_default_reducer(self) -> BaseReducer:
-        """Over the rows with a loss."""
-        return AvgNonZeroReducer()
+    default_reducer = AvgNonZeroReducer
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def of_rows(self, mat: Tensor, same: Tensor, different: Tensor) -> LossDict:  # noqa: D102
         fixed = mat.detach()
@@ -129,13 +124,9 @@ class SupConLoss(_RowLoss):
         self.temperature = temperature
         self.add_to_recordable_attributes(name="temperature")
 
-    def get_default_reducer(self) -> BaseReducer:
-        """Over the rows with a loss."""
-        return AvgNonZeroReducer()
+    default_reducer = AvgNonZeroReducer
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def of_rows(self, mat: Tensor, same: Tensor, different: Tensor) -> LossDict:  # noqa: D102
         if not (same.any() and different.any()):
@@ -249,9 +240,7 @@ class InstanceLoss(BaseMetricLossFunction):
         self.gamma = gamma
         self.add_to_recordable_attributes(name="gamma")
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def compute_loss(  # noqa: D102
         self, embeddings: Tensor, labels: Any, indices_tuple: IndicesTuple | None, ref_emb: Tensor, ref_labels: Any

@@ -13,7 +13,7 @@ from saccade.metric.distances import LpDistance
 from saccade.metric.loss_terms import Indices, LossTerms, nothing, terms
 from saccade.metric.losses.base import BaseMetricLossFunction
 from saccade.metric.losses.sums import AllTriplets, ChunkedTriplets, HingeTriplets
-from saccade.metric.reducers import AvgNonZeroReducer, BaseReducer, DivisorReducer, LossDict
+from saccade.metric.reducers import AvgNonZeroReducer, DivisorReducer, LossDict
 from saccade.metric.tuples import IndicesTuple, matches_and_differences, to_triplets
 
 
@@ -52,9 +52,7 @@ class TripletMarginLoss(BaseMetricLossFunction):
         self.triplets_per_anchor = triplets_per_anchor
         self.add_to_recordable_attributes(name="margin")
 
-    def get_default_reducer(self) -> BaseReducer:
-        """Over the triplets that violate the margin."""
-        return AvgNonZeroReducer()
+    default_reducer = AvgNonZeroReducer
 
     def compute_loss(  # noqa: D102
         self, embeddings: Tensor, labels: Any, indices_tuple: IndicesTuple | None, ref_emb: Tensor, ref_labels: Any
@@ -131,9 +129,7 @@ class MarginLoss(BaseMetricLossFunction):
             self.register_buffer("beta", start, persistent=False)
         self.add_to_recordable_attributes(list_of_names=["margin", "nu", "beta"])
 
-    def get_default_reducer(self) -> BaseReducer:
-        """Over the number of terms above 0."""
-        return DivisorReducer()
+    default_reducer = DivisorReducer
 
     def _sub_loss_names(self) -> list[str]:
         return ["margin_loss", "beta_reg_loss"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -17,7 +17,7 @@ CELLS = 2**22
 """Cells of a matrix of pairs times references that are looked at together (16 MB in float32)."""
 
 
-class BaseMiner(ModuleWithRecordsAndDistance):
+class BaseMiner(ModuleWithRecordsAndDistance, ABC):
     """Chooses pairs or triplets of a batch; a subclass says which in `mine`.
 
     Args:

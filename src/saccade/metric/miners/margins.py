@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from saccade.metric.distances import BaseDistance, CosineSimilarity, LpDistance
+from saccade.metric.distances import CosineSimilarity, LpDistance
 from saccade.metric.miners.base import BaseMiner, gather_triplets, positive_pairs_in_chunks
 from saccade.metric.ordering import order_of_rows
 from saccade.metric.tuples import IndicesTuple, matches_and_differences
@@ -115,11 +115,13 @@ class PairMarginMiner(BaseMiner):
         same, different = matches_and_differences(labels, ref_labels)
         if self.collect_stats:
             self.set_mean(pos_pair_dist=distances[same], neg_pair_dist=distances[different])
+        anchors, positives = torch.where(same)
+        apart = distances[anchors, positives]
         if self.distance.is_inverted:
-            far, near = distances < self.pos_margin, distances > self.neg_margin
+            far, near = apart < self.pos_margin, distances > self.neg_margin
         else:
-            far, near = distances > self.pos_margin, distances < self.neg_margin
-        return (*torch.where(far.logical_and_(same)), *torch.where(near.logical_and_(different)))
+            far, near = apart > self.pos_margin, distances < self.neg_margin
+        return (anchors[far], positives[far], *torch.where(near.logical_and_(different)))
 
 
 class MultiSimilarityMiner(BaseMiner):
@@ -142,9 +144,7 @@ class MultiSimilarityMiner(BaseMiner):
         self.epsilon = epsilon
         self.add_to_recordable_attributes(name="epsilon")
 
-    def get_default_distance(self) -> BaseDistance:
-        """Cosine similarity."""
-        return CosineSimilarity()
+    default_distance = CosineSimilarity
 
     def mine(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor) -> IndicesTuple:
         """Anchors, positives, anchors, negatives; each anchor's in the order of the distance matrix's values."""
@@ -153,8 +153,9 @@ class MultiSimilarityMiner(BaseMiner):
         nearness = values if self.distance.is_inverted else -values
         worst = torch.where(same, nearness, torch.inf).amin(dim=1, keepdim=True)
         best = torch.where(different, nearness, -torch.inf).amax(dim=1, keepdim=True)
-        hard_positive = (nearness - self.epsilon < best) & same
-        hard_negative = (nearness + self.epsilon > worst) & different & worst.isfinite()
+        hard_positive = (nearness - self.epsilon < best).logical_and_(same)
+        enough = torch.where(worst.isfinite(), worst, torch.inf)
+        hard_negative = (nearness + self.epsilon > enough).logical_and_(different)
         return (*_in_order(hard_positive, values), *_in_order(hard_negative, values))
 
 
