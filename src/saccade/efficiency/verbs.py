@@ -242,10 +242,7 @@ def compress(
     size = save_compressed(chosen, out, code=code, about=source.about)
     plain = chosen.materialize()
     whole = len(save({key: value.cpu().contiguous() for key, value in plain.state_dict().items()}))
-    reports = {
-        name: compression_report(plain, chosen, code=name)  # type: ignore[arg-type]
-        for name in ("entropy", "huffman", "fixed")
-    }
+    reports = {name: compression_report(plain, chosen, code=name) for name in ("entropy", "huffman", "fixed")}
     energy: dict[str, float] = {}
     shape = input_size or ((images.channels, images.side, images.side) if images is not None else None)
     shape = shape or (default_input(network) or (None,))[1:]
