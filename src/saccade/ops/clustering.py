@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-SAMPLE = 16_384
+SAMPLE = 8_192
 """Many more rows than this: the start is sought on so many of them, and finished on all."""
 NARROW = 16
 """Up to so many columns, sums run column by column."""
@@ -54,7 +54,7 @@ def kmeans(
     Each start is greedy k-means++ (2 + log k candidates a step; the one that lowers the sum most is taken). Lloyd
     iterations end when no centroid's squared shift exceeds `tol` times the mean variance of the columns, when no label
     changes, or after `iters`. A cluster that runs empty is put at the row farthest from its centroid. With more
-    than 32,768 rows and 128 k, a start is first brought to rest on a random sample, and finished on all rows.
+    than 16,384 rows and 128 k, a start is first brought to rest on a random sample, and finished on all rows.
 
     Args:
         x: Rows, finite.
