@@ -11,6 +11,7 @@ import typer
 
 from saccade import __version__
 from saccade.cli.bench import bench
+from saccade.cli.compress import compress, decompress
 from saccade.cli.convert import convert
 from saccade.cli.explain import explain
 from saccade.cli.lightning import SUBCOMMANDS, lightning
@@ -37,7 +38,9 @@ app.command("list")(list_methods)
 app.command()(show)
 app.command()(reproduce)
 app.command()(bench)
+app.command()(compress)
 app.command()(convert)
+app.command()(decompress)
 app.command()(explain)
 app.command("nas-search")(nas_search)
 app.command()(pointing)
