@@ -13,6 +13,7 @@ from saccade import __version__
 from saccade.cli.bench import bench
 from saccade.cli.convert import convert
 from saccade.cli.explain import explain
+from saccade.cli.fit_density import fit_density
 from saccade.cli.lightning import SUBCOMMANDS, lightning
 from saccade.cli.methods import list_methods, show
 from saccade.cli.nas_search import nas_search
@@ -39,6 +40,7 @@ app.command()(reproduce)
 app.command()(bench)
 app.command()(convert)
 app.command()(explain)
+app.command("fit-density")(fit_density)
 app.command("nas-search")(nas_search)
 app.command()(pointing)
 app.command()(predict)

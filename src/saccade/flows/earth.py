@@ -162,7 +162,7 @@ def split_80_10_10(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def integrate_sphere(
-    log_prob: Callable[[Tensor], Tensor], cells: int = 20_000, rounds: int = 4, share: float = 0.002
+    log_prob: Callable[[Tensor], Tensor], cells: int = 20_000, rounds: int = 3, share: float = 1e-4
 ) -> float:
     """The integral of a density over the sphere, by the midpoint rule on cells that are divided where it is large.
 
@@ -170,47 +170,38 @@ def integrate_sphere(
         log_prob: From (n, 3) float64 points to log-densities.
         cells: Of equal area, at the beginning.
         rounds: How often cells may be divided into 16.
-        share: Those that hold more than this share of an average cell's mass times 1,000 are divided... see note.
+        share: Of the whole; cells that hold more are divided.
 
     Returns:
         The integral, 1 for a density.
-
-    Note:
-        A cell is divided where its mass is above `share` times the total over the square root of the number of cells,
-        the ten thousand heaviest at most.
 
     Example:
         >>> round(integrate_sphere(lambda x: torch.full_like(x[:, 0], -math.log(4 * math.pi))), 6)
         1.0
     """
     wide = round(math.sqrt(2 * cells))
-    high = cells // wide
+    high = max(1, cells // wide)
     longitude = (torch.arange(wide, dtype=torch.float64) + 0.5) / wide * 2 * math.pi
     height = (torch.arange(high, dtype=torch.float64) + 0.5) / high * 2 - 1
-    centre = torch.cartesian_prod(longitude, height)
-    size = torch.tensor([2 * math.pi / wide, 2 / high], dtype=torch.float64)
+    centre, size = torch.cartesian_prod(longitude, height), torch.tensor([2 * math.pi / wide, 2 / high]).double()
+    offsets = (torch.arange(4, dtype=torch.float64) - 1.5) / 4
     total = torch.zeros((), dtype=torch.float64)
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         mass = _density(log_prob, centre) * size.prod()
-        if number == rounds:
-            return float(total + mass.sum())
-        heavy = mass > share * (total + mass.sum()) / math.sqrt(len(mass))
-        if int(heavy.sum()) > 10_000:
-            heavy = mass >= mass.topk(10_000).values[-1]
+        heavy = mass > share * (total + mass.sum())
         total = total + mass[~heavy].sum()
-        offsets = (torch.arange(4, dtype=torch.float64) - 1.5) / 4
         shifts = torch.cartesian_prod(offsets, offsets) * size
         centre, size = (centre[heavy].unsqueeze(1) + shifts).flatten(0, 1), size / 4
-        if not len(centre):
-            return float(total)
-    return float(total)
+    return float(total + (_density(log_prob, centre) * size.prod()).sum())
 
 
 def _density(log_prob: Callable[[Tensor], Tensor], centre: Tensor) -> Tensor:
     longitude, height = centre.unbind(1)
     flat = (1 - height.square()).clamp(min=0).sqrt()
     points = torch.stack([flat * longitude.cos(), flat * longitude.sin(), height], dim=1)
-    return torch.cat([log_prob(part).double().exp() for part in points.split(8192)])
+    return torch.cat(
+        [points.new_zeros(0), *(log_prob(part).double().exp() for part in points.split(8192) if len(part))]
+    )
 
 
 def _columns(row: list[str]) -> tuple[int, int] | None:

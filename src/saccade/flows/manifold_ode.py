@@ -12,7 +12,9 @@ each step come to the same, and cost less.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -247,6 +249,8 @@ class ManifoldCNF(nn.Module):
         clip: float = 5.0,
         seed: int = 0,
         progress: Callable[[float], None] | None = None,
+        state: str | Path | None = None,
+        save_every: int = 25,
     ) -> list[float]:
         """Maximise the likelihood, with Adam and a one-cycle schedule.
 
@@ -258,12 +262,14 @@ class ManifoldCNF(nn.Module):
             clip: Largest norm of the gradient.
             seed: Of the batches.
             progress: Called with the share done.
+            state: A file in which training is kept, and from which it is continued where it is there.
+            save_every: Steps from one writing of it to the next.
 
         Returns:
             The negative log-likelihood of each batch, in nats.
 
         Raises:
-            ValueError: No points of the manifold, or numbers that are not positive.
+            ValueError: No points of the manifold, numbers that are not positive, or the state of another training.
         """
         self.ode.field.manifold.check(points, "points")
         if min(steps, batch_size) < 1 or min(lr, clip) <= 0:
@@ -274,9 +280,11 @@ class ManifoldCNF(nn.Module):
         schedule: Any = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, lr, total_steps=max(steps, 2), cycle_momentum=False
         )
-        generator = torch.Generator().manual_seed(seed)
-        losses = []
-        for number in range(steps):
+        about = {"steps": steps, "batch_size": batch_size, "lr": lr, "clip": clip, "seed": seed, "points": len(points)}
+        parts: dict[str, Any] = {"model": self, "optimizer": optimizer, "schedule": schedule}
+        losses = _resume(Path(state), about, parts) if state is not None else []
+        for number in range(len(losses), steps):
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
             chosen = torch.randint(len(points), (batch_size,), generator=generator)
             loss = -self.log_prob(points[chosen.to(points.device)]).mean()
             optimizer.zero_grad()
@@ -285,6 +293,8 @@ class ManifoldCNF(nn.Module):
             optimizer.step()
             schedule.step()
             losses.append(float(loss.detach()))
+            if state is not None and ((number + 1) % save_every == 0 or number + 1 == steps):
+                _save(Path(state), about, parts, losses)
             if progress is not None:
                 progress((number + 1) / steps)
         return losses
@@ -316,3 +326,22 @@ def rk4_step(
     k4, d4 = velocity(t + size, (z + size * k3, logdet))
     z = project(z + size / 6 * (k1 + 2 * k2 + 2 * k3 + k4))
     return z, logdet + size / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
+
+
+def _save(path: Path, about: dict[str, Any], parts: dict[str, Any], losses: list[float]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    content = {name: part.state_dict() for name, part in parts.items()}
+    torch.save({"about": about, "losses": losses, **content}, partial)
+    partial.replace(path)
+
+
+def _resume(path: Path, about: dict[str, Any], parts: dict[str, Any]) -> list[float]:
+    if not path.is_file():
+        return []
+    content = torch.load(path, weights_only=True)
+    if content.get("about") != about:
+        raise ValueError(f"{path} belongs to another training, {content.get('about')}: remove it, or name another file")
+    for name, part in parts.items():
+        part.load_state_dict(content[name])
+    return list(content["losses"])
