@@ -1,5 +1,6 @@
 """Densities on curved spaces."""
 
+from saccade.flows.build import hyperboloid_cnf, sphere_cnf
 from saccade.flows.checkpoints import convert_manifold_ode
 from saccade.flows.distributions import SphereUniform, VonMisesFisher, WrappedNormal, log_bessel
 from saccade.flows.earth import (
@@ -13,10 +14,13 @@ from saccade.flows.earth import (
 from saccade.flows.fields import OriginField, Perceptron, TangentField
 from saccade.flows.manifold_ode import ManifoldCNF, ManifoldODE
 from saccade.flows.manifolds import Euclidean, Hyperboloid, Manifold, Product, Sphere
+from saccade.flows.synthetic import synthetic_density
+from saccade.flows.vae import HyperbolicVAE
 
 __all__ = [
     "Euclidean",
     "Events",
+    "HyperbolicVAE",
     "Hyperboloid",
     "Manifold",
     "ManifoldCNF",
@@ -30,10 +34,13 @@ __all__ = [
     "VonMisesFisher",
     "WrappedNormal",
     "convert_manifold_ode",
+    "hyperboloid_cnf",
     "integrate_sphere",
     "latlon_to_sphere",
     "load_earth_events",
     "log_bessel",
     "read_events",
+    "sphere_cnf",
     "sphere_to_latlon",
+    "synthetic_density",
 ]

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
-from torchvision.datasets import MNIST
 
+from saccade.data.images import load_mnist
 from saccade.data.root import default_root
 from saccade.flows.earth import load_earth_events, split_80_10_10
 from saccade.flows.manifolds import Hyperboloid, Sphere
@@ -121,21 +121,23 @@ class Digits(_Split):
     """MNIST's images as vectors in [0, 1].
 
     Args:
-        root: The data root, with the folder `mnist`, or a root of torchvision's; `SACCADE_DATA` where not given.
-        train: Whether the training images are read, or the 10,000 of the test set.
+        root: The data root, with the folder `mnist`; `SACCADE_DATA` where not given.
+        part: Whose images are read: `train`'s 60,000 or `test`'s 10,000.
         batch_size: Images a step.
         seed: Of split and order.
     """
 
-    def __init__(self, root: str | None = None, train: bool = True, batch_size: int = 128, seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: str | None = None,
+        part: Literal["train", "test"] = "train",
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> None:
         super().__init__(batch_size, seed=seed)
-        self.root, self.train = root, train
+        self.root, self.part = root, part
 
     def rows(self) -> Tensor:
         """The images."""
-        root = Path(self.root or default_root())
-        try:
-            images = MNIST(root / "mnist" if (root / "mnist").is_dir() else root, train=self.train).data
-        except RuntimeError as error:
-            raise FileNotFoundError(f"{root} holds no MNIST: {error}") from None
+        images = load_mnist(Path(self.root or default_root()), self.part).images
         return images.flatten(1).float() / 255

@@ -170,7 +170,7 @@ def integrate_sphere(
         log_prob: From (n, 3) float64 points to log-densities.
         cells: Of equal area, at the beginning.
         rounds: How often cells may be divided into 16.
-        share: Of the whole; cells that hold more are divided.
+        share: Of the whole; cells that hold more are divided. A peak much narrower than a first cell may be missed.
 
     Returns:
         The integral, 1 for a density.
