@@ -162,7 +162,7 @@ def split_80_10_10(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def integrate_sphere(
-    log_prob: Callable[[Tensor], Tensor], cells: int = 20_000, rounds: int = 3, share: float = 1e-4
+    log_prob: Callable[[Tensor], Tensor], cells: int = 20_000, rounds: int = 3, share: float = 1e-5
 ) -> float:
     """The integral of a density over the sphere, by the midpoint rule on cells that are divided where it is large.
 
@@ -170,7 +170,8 @@ def integrate_sphere(
         log_prob: From (n, 3) float64 points to log-densities.
         cells: Of equal area, at the beginning.
         rounds: How often cells may be divided into 16.
-        share: Of the whole; cells that hold more are divided. A peak much narrower than a first cell may be missed.
+        share: Of the whole; cells that hold more are divided, if it is four times what the median cell holds. A peak
+            much narrower than a first cell may be missed.
 
     Returns:
         The integral, 1 for a density.
@@ -188,7 +189,7 @@ def integrate_sphere(
     total = torch.zeros((), dtype=torch.float64)
     for _ in range(rounds):
         mass = _density(log_prob, centre) * size.prod()
-        heavy = mass > share * (total + mass.sum())
+        heavy = (mass > share * (total + mass.sum())) & (mass > 4 * mass.median())
         total = total + mass[~heavy].sum()
         shifts = torch.cartesian_prod(offsets, offsets) * size
         centre, size = (centre[heavy].unsqueeze(1) + shifts).flatten(0, 1), size / 4

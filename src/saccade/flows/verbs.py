@@ -99,7 +99,7 @@ def fit_density(
         "nll_test": nll(wide.log_prob, test),
         "nll_test_von_mises_fisher": nll(baseline.log_prob, test),
         "nll_uniform": Sphere(2).log_area,
-        "integral": integrate_sphere(lambda x: wide.log_prob(x.to(device)).cpu(), cells=5_000, rounds=2),
+        "integral": integrate_sphere(lambda x: wide.log_prob(x.to(device)).cpu(), cells=5_000, rounds=2, share=1e-4),
     }
     flow = flow.float()
 

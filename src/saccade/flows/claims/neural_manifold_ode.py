@@ -70,7 +70,9 @@ def run_neural_manifold_ode(cell: Cell) -> Outcome:
     metrics = {"nll": nll, "excess": nll - truth if truth is not None else 0.0}
     if isinstance(density, ManifoldCNF):
         wide = density.double()
-        integral = integrate_sphere(lambda x: wide.log_prob(x.to(cell.device)).cpu(), settings["cells"], rounds=2)
+        integral = integrate_sphere(
+            lambda x: wide.log_prob(x.to(cell.device)).cpu(), settings["cells"], rounds=2, share=1e-4
+        )
         density = density.float()
     else:
         integral = integrate_sphere(lambda x: density.log_prob(x.float().to(cell.device)).cpu(), settings["cells"])
