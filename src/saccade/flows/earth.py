@@ -187,9 +187,12 @@ def integrate_sphere(
     centre, size = torch.cartesian_prod(longitude, height), torch.tensor([2 * math.pi / wide, 2 / high]).double()
     offsets = (torch.arange(4, dtype=torch.float64) - 1.5) / 4
     total = torch.zeros((), dtype=torch.float64)
-    for _ in range(rounds):
+    for number in range(rounds):
         mass = _density(log_prob, centre) * size.prod()
         heavy = (mass > share * (total + mass.sum())) & (mass > 4 * mass.median())
+        if number == 0:  # what is beside a heavy cell may hold a flank that its centre does not see
+            grid = torch.nn.functional.pad(heavy.view(1, 1, wide, high).float(), (0, 0, 1, 1), mode="circular")
+            heavy = torch.nn.functional.max_pool2d(grid, 3, 1, padding=(0, 1)).flatten() > 0
         total = total + mass[~heavy].sum()
         shifts = torch.cartesian_prod(offsets, offsets) * size
         centre, size = (centre[heavy].unsqueeze(1) + shifts).flatten(0, 1), size / 4
