@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from saccade import __version__
-from saccade.cli.bench import bench
+from saccade.cli.bench_group import bench_group
 from saccade.cli.convert import convert
 from saccade.cli.explain import explain
 from saccade.cli.lightning import SUBCOMMANDS, lightning
@@ -36,7 +36,6 @@ app = typer.Typer(
 app.command("list")(list_methods)
 app.command()(show)
 app.command()(reproduce)
-app.command()(bench)
 app.command()(convert)
 app.command()(explain)
 app.command("nas-search")(nas_search)
@@ -44,6 +43,7 @@ app.command()(pointing)
 app.command()(predict)
 app.command()(profile)
 app.command()(smooth)
+app.add_typer(bench_group, name="bench")
 app.add_typer(search, name="search")
 
 

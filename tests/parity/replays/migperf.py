@@ -38,8 +38,8 @@ def stats(fixture: Fixture) -> dict[str, Tensor]:
 
 
 def arrivals(fixture: Fixture) -> dict[str, Tensor]:
-    """`seed` belongs to the first that is listed, `seed_second` to the other; files list names in sorted order, and where
-    the numbers of arrivals say that it was the other way round, it was.
+    """`seed` belongs to the first that is listed, `seed_second` to the other; files list names in sorted order, and
+    where the numbers of arrivals say that it was the other way round, it was.
     """
     expected, seeds = fixture.part("out"), [fixture.config["seed"], fixture.config["seed_second"]]
     names, results = sorted(expected), {}
@@ -85,9 +85,7 @@ def exposition(fixture: Fixture) -> dict[str, Tensor]:
 
 def layouts(fixture: Fixture) -> dict[str, Tensor]:
     config = fixture.config
-    model = GpuModel.from_table(
-        config["model"], config["compute_slices"], config["memory_slices"], config["profiles"]
-    )
+    model = GpuModel.from_table(config["model"], config["compute_slices"], config["memory_slices"], config["profiles"])
     found = maximal_layouts(model, media=True)
     ours = [[str(instance) for instance in layout] for layout in found]
     assert ours == config["maximal_layouts"], f"{fixture.id}: {ours}"

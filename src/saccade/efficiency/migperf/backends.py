@@ -7,9 +7,9 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from saccade.efficiency.migperf import smi_text
 from saccade.efficiency.migperf.exposition import parse_exposition
@@ -68,7 +68,7 @@ class SmiBackend(Backend):
     """
 
     name = "smi"
-    QUERY = {
+    QUERY: ClassVar[dict[str, str]] = {
         "power.draw": POWER,
         "memory.used": MEMORY_USED,
         "memory.free": MEMORY_FREE,
@@ -133,7 +133,9 @@ class SmiBackend(Backend):
     @staticmethod
     def _slice(listed: dict[str, Any], row: dict[str, Any] | None, places: dict[tuple[int, int], Any]) -> MigDevice:
         profile = listed["name"].removeprefix("MIG ")
-        compute = next((int(part[:-1]) for part in profile.split(".") if part.endswith("g") and part[:-1].isdigit()), None)
+        compute = next(
+            (int(part[:-1]) for part in profile.split(".") if part.endswith("g") and part[:-1].isdigit()), None
+        )
         if row is None:
             return MigDevice(listed["index"], listed["uuid"], profile, compute_slices=compute)
         place = places.get((row["gpu_id"], row["gi_id"]))
@@ -309,38 +311,6 @@ def record_trace(
                 row["lost"] = True
             rows.append(row)
     return {"schema": 1, "gpus": [gpu.as_dict() for gpu in backend.gpus()], "readings": rows}
-
-
-class DeviceManager:
-    """Finds out how this machine can be read."""
-
-    @staticmethod
-    def detect(sources: Iterable[Callable[[], Backend]] | None = None) -> tuple[Backend, list[str]]:
-        """The first backend that answers: NVML, `nvidia-smi`, else the CPU.
-
-        Args:
-            sources: What to try, in this order.
-
-        Returns:
-            The backend, and why those before it did not answer.
-
-        Example:
-            >>> backend, reasons = DeviceManager.detect([CpuBackend])
-            >>> backend.name, reasons
-            ('cpu', [])
-        """
-        from saccade.efficiency.migperf.nvml import NvmlBackend
-
-        reasons: list[str] = []
-        for source in (NvmlBackend, SmiBackend) if sources is None else sources:
-            try:
-                backend = source()
-                if backend.gpus():
-                    return backend, reasons
-                reasons.append(f"{backend.name} lists no GPU")
-            except (BackendUnavailable, GpuLost) as error:
-                reasons.append(str(error))
-        return CpuBackend(), reasons
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -43,11 +43,11 @@ Reading = dict[str, float | None]
 """Field name to value."""
 
 
-class BackendUnavailable(RuntimeError):
+class BackendUnavailable(RuntimeError):  # noqa: N818
     """The machine has not what a backend reads from."""
 
 
-class GpuLost(RuntimeError):
+class GpuLost(RuntimeError):  # noqa: N818
     """The driver no longer reaches a GPU: sampling ends with a marked gap, the benchmark goes on."""
 
 
@@ -221,7 +221,7 @@ class Backend(ABC):
             GpuLost: The driver no longer reaches it.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Give back what was opened."""
 
     def targets(self) -> list[Target]:

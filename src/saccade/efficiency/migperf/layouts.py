@@ -1,7 +1,7 @@
 """Ways to cut a GPU: what fits beside what, and all cuts to which nothing can be added.
 
-A layout is valid where no two instances share a slice of memory, their slices of compute do not exceed the GPU's, and one
-at most carries the media engines.
+A layout is valid where no two instances share a slice of memory, their slices of compute do not exceed the GPU's, and
+one at most carries the media engines.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from saccade.efficiency.migperf.profiles import GpuModel, Profile, gpu_model
 
 
-class LayoutImpossible(ValueError):
+class LayoutImpossible(ValueError):  # noqa: N818
     """A profile does not fit beside the others."""
 
 
@@ -101,8 +101,7 @@ def plan_layout(model: str | GpuModel, profiles: Sequence[str]) -> Layout:
 
 
 def first_fit(model: str | GpuModel, profiles: Sequence[str], taken: Sequence[Instance] = ()) -> Layout:
-    """Place slices one after the other, each at the first allowed start that is free, as a driver does that sees one
-    request at a time.
+    """Place slices one after the other, each at the first allowed start that is free: as a driver does.
 
     Args:
         model: A GPU.

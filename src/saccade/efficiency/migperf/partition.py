@@ -21,7 +21,7 @@ from saccade.efficiency.migperf.simulated import Completed
 FLAG = "--yes-change-mig"
 
 
-class ChangesNotAllowed(PermissionError):
+class ChangesNotAllowed(PermissionError):  # noqa: N818
     """A change was asked for without the flag that allows it."""
 
 
@@ -185,17 +185,15 @@ class PartitionController:
         """
         if not self.allow_changes:
             raise ChangesNotAllowed(
-                f"to {change.what} changes the state of a GPU: it takes allow_changes=True ({FLAG} on the command line). "
-                f"The commands: {change.text}"
+                f"to {change.what} changes the state of a GPU: it takes allow_changes=True "
+                f"({FLAG} on the command line). The commands: {change.text}"
             )
         done: list[Completed] = []
         for command in change.commands:
             done.append(self.run(command))
             if done[-1].returncode:
                 said = (done[-1].stderr or done[-1].stdout).strip() or "nothing said"
-                return Applied(
-                    change, tuple(done), f"`{shlex.join(command)}` ended with {done[-1].returncode}: {said}"
-                )
+                return Applied(change, tuple(done), f"`{shlex.join(command)}` ended with {done[-1].returncode}: {said}")
         return Applied(change, tuple(done))
 
     def _mode(self, gpu: int, on: bool) -> Change:

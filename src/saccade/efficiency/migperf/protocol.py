@@ -1,7 +1,7 @@
 """How a step is timed: warm-up, synchronisation, the phases of training, and the three ways to load a server.
 
-The clock is read once at each boundary, the lists grow on the thread that fills them, and all figures are computed at the
-end: the harness itself costs a microsecond or two a step.
+The clock is read once at each boundary, the lists grow on the thread that fills them, and all figures are computed at
+the end: the harness itself costs a microsecond or two a step.
 """
 
 from __future__ import annotations
@@ -227,7 +227,9 @@ def open_loop(
     """
     count = len(arrivals) // batch_size
     if not count:
-        raise ValueError(f"{len(arrivals)} requests do not fill a batch of {batch_size}: raise the rate or the duration")
+        raise ValueError(
+            f"{len(arrivals)} requests do not fill a batch of {batch_size}: raise the rate or the duration"
+        )
     for step in steps:
         for _ in range(warmup):
             step()

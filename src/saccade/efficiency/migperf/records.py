@@ -127,7 +127,9 @@ class RunRecord:
             raise ValueError(f"{source} is no record of a run: it has to hold schema, mode, model and batch_size")
         if content["schema"] != SCHEMA or set(content) - known:
             strange = ", ".join(sorted(set(content) - known))
-            raise ValueError(f"{source} has schema {content['schema']}, read is {SCHEMA}; unknown keys: {strange or 'none'}")
+            raise ValueError(
+                f"{source} has schema {content['schema']}, read is {SCHEMA}; unknown keys: {strange or 'none'}"
+            )
         record = RunRecord(**content)
         if record.status not in STATUSES:
             raise ValueError(f"{source}: a status is one of {', '.join(STATUSES)}, not {record.status!r}")
@@ -234,7 +236,9 @@ class Table:
         """As Markdown, without empty columns."""
         columns = self.columns
         head = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        return "\n".join([*head, *("| " + " | ".join(shown(row[name]) for name in columns) + " |" for row in self.rows)])
+        return "\n".join(
+            [*head, *("| " + " | ".join(shown(row[name]) for name in columns) + " |" for row in self.rows)]
+        )
 
 
 def shown(value: Any) -> str:
@@ -249,7 +253,7 @@ def compare(results: Iterable[BenchResult | RunRecord], baseline: str = "") -> T
 
     Args:
         results: Sweeps or single records.
-        baseline: Label of a device (`cpu`, `gpu0-1g.10gb-gi7`) or the name of a profile; ratios are value over its value.
+        baseline: Label of a device (`cpu`, `gpu0-1g.10gb-gi7`) or a profile's name; ratios are value over its value.
 
     Returns:
         A row for each run, those of a model and batch size together.
@@ -258,8 +262,9 @@ def compare(results: Iterable[BenchResult | RunRecord], baseline: str = "") -> T
         ValueError: Nothing to compare, or no run on the baseline.
 
     Example:
-        >>> runs = [RunRecord("infer", "m", 1, device={"label": name}, throughput=t) for name, t in (("a", 2.0), ("b", 6.0))]
-        >>> [row["throughput_ratio"] for row in compare(runs, baseline="a").rows]
+        >>> one = RunRecord("infer", "m", 1, device={"label": "a"}, throughput=2.0)
+        >>> other = RunRecord("infer", "m", 1, device={"label": "b"}, throughput=6.0)
+        >>> [row["throughput_ratio"] for row in compare([one, other], baseline="a").rows]
         [1.0, 3.0]
     """
     records = [record for result in results for record in (result if isinstance(result, BenchResult) else [result])]

@@ -1,23 +1,24 @@
 r"""MIGPerf: what a model costs on a device, on a slice of one, and beside others.
 
 A GPU of the kinds A30, A100, H100 and H200 can be cut into slices with memory and compute of their own ("multi-instance
-GPU"). Whether a job runs better on a slice, on the whole GPU, or sharing it with others depends on the model, the batch and
-the load; the paper measures it, and so does this part, on whatever the machine has: slices, GPUs, or the CPU alone.
+GPU"). Whether a job runs better on a slice, on the whole GPU, or sharing it with others depends on the model, the
+batch and the load; the paper measures it, and so does this part, on whatever the machine has: slices, GPUs, or the
+CPU alone.
 
-For a model and a list of batch sizes, `benchmark` runs inference or training after a warm-up, with the device waited for at
-every boundary, and gives the mean, deviation, median, 95th and 99th percentile of each phase, the samples a second of the
-whole window, and what was read of the device meanwhile: activity, memory, power. The energy of the window is the difference
-of the device's counter, or power by the trapezoid rule,
+For a model and a list of batch sizes, `benchmark` runs inference or training after a warm-up, with the device waited
+for at every boundary, and gives the mean, deviation, median, 95th and 99th percentile of each phase, the samples a
+second of the whole window, and what was read of the device meanwhile: activity, memory, power. The energy of the
+window is the difference of the device's counter, or power by the trapezoid rule,
 
 $$E = \sum_i \tfrac{1}{2} (P_i + P_{i+1}) (t_{i+1} - t_i),$$
 
-and the record says which. Requests can also arrive by a Poisson process; latency then counts from the moment when a request
-was due, as a user feels it.
+and the record says which. Requests can also arrive by a Poisson process; latency then counts from the moment when a
+request was due, as a user feels it.
 
-Around it: an inventory of GPUs and slices (`DeviceManager`), a planner of layouts that finds places for slices or says what
-is in the way (`plan_layout`), a controller that prints the commands that cut a GPU and runs them only when that is allowed
-(`PartitionController`), a background `Sampler`, a `PrometheusExporter` under the names of NVIDIA's, and a comparison of
-copies of a model that share a device with copies on parts of their own (`compare_sharing`).
+Around it: an inventory of GPUs and slices (`DeviceManager`), a planner of layouts that finds places for slices or
+says what is in the way (`plan_layout`), a controller that prints the commands that cut a GPU and runs them only when
+that is allowed (`PartitionController`), a background `Sampler`, a `PrometheusExporter` under the names of NVIDIA's,
+and a comparison of copies of a model that share a device with copies on parts of their own (`compare_sharing`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from saccade.efficiency.migperf.backends import CpuBackend, DeviceManager
+from saccade.efficiency.migperf.backends import CpuBackend
+from saccade.efficiency.migperf.detect import DeviceManager
 from saccade.efficiency.migperf.inventory import ACTIVITY, MEMORY_USED, POWER, UTILISATION, Backend, Target
 from saccade.efficiency.migperf.latency import energy, latency_stats, poisson_arrivals, series_stats
 from saccade.efficiency.migperf.protocol import (
@@ -131,8 +133,9 @@ def benchmark(
         record.started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         record.device, record.environment = target.record(), environment
         try:
-            run = _training(work, place, batch_size, steps, warmup, precision, optimizer, loss or default_loss)
-            if mode == "infer":
+            if mode == "train":
+                run = _training(work, place, batch_size, steps, warmup, precision, optimizer, loss or default_loss)
+            else:
                 arrivals = None if arrival_rate is None else poisson_arrivals(arrival_rate, duration, seed)
                 run = _inference(work, place, batch_size, threads, steps, warmup, precision, arrivals, in_flight)
             sampling: AbstractContextManager[object] = nullcontext()
@@ -178,7 +181,9 @@ def _check(
     if not batch_sizes or min(batch_sizes) < 1:
         raise ValueError(f"batch sizes have to be at least 1, and there has to be one, not {list(batch_sizes)}")
     if steps < 1 or threads < 1 or warmup < 0:
-        raise ValueError(f"steps and threads have to be at least 1, warmup at least 0, not {steps}, {threads}, {warmup}")
+        raise ValueError(
+            f"steps and threads have to be at least 1, warmup at least 0, not {steps}, {threads}, {warmup}"
+        )
     if precision not in ("fp32", "amp"):
         raise ValueError(f"precision is fp32 or amp, not {precision!r}")
     if optimizer not in ("sgd", "adam"):

@@ -1,4 +1,4 @@
-"""A GPU that exists in memory alone: placement rules, instance ids, power and energy, and the commands of the real tool.
+"""A GPU that exists in memory alone: placement rules, instance ids, power, energy, and the commands of the real tool.
 
 Planning, sampling, exporting and partitioning are tried on it without hardware. Time is a clock that its user advances.
 """
@@ -66,7 +66,7 @@ class _State:
     instances: list[_GpuInstance] = field(default_factory=list)
 
 
-class Refused(RuntimeError):
+class Refused(RuntimeError):  # noqa: N818
     """The simulated driver does not do it."""
 
 

@@ -1,4 +1,4 @@
-"""The commands of `nvidia-smi` on simulated GPUs, in the layout of the real tool: what the parsers and plans are tried on."""
+"""The commands of `nvidia-smi` on simulated GPUs, in the layout of the real tool."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ def _plain(backend: SimulatedBackend, words: Sequence[str]) -> str:
             rows.append(", ".join("[N/A]" if value is None else f"{value:.2f}" for value in values))
         return "\n".join(rows) + "\n"
     rows = [
-        f"|  {gpu.index}  {d.gi_id:>3}   {d.ci_id}   {d.index}  | {d.memory_used:>8.0f}MiB / {d.memory_total:.0f}MiB  | 14      0 |"
+        f"|  {gpu.index}  {d.gi_id:>3}   {d.ci_id}   {d.index}  | "
+        f"{d.memory_used:>8.0f}MiB / {d.memory_total:.0f}MiB  | 14      0 |"
         for gpu in gpus
         for d in gpu.devices
     ]

@@ -29,12 +29,12 @@ Record = dict[str, Any]
 
 
 def mig_status(text: str) -> list[tuple[bool, bool]]:
-    """Current and pending mode of each GPU, from `--query-gpu=mig.mode.current,mig.mode.pending --format=csv,noheader`.
+    r"""Current and pending mode of each GPU, from `--query-gpu=mig.mode.current,mig.mode.pending --format=csv,noheader`.
 
     A GPU that cannot be partitioned says `[N/A]`, which is not enabled.
 
     Example:
-        >>> mig_status("Enabled, Enabled\\nDisabled, Enabled\\n[N/A], [N/A]\\n")
+        >>> mig_status("Enabled, Enabled\nDisabled, Enabled\n[N/A], [N/A]\n")
         [(True, True), (False, True), (False, False)]
     """
     rows = [line.split(",") for line in text.splitlines() if "," in line]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 InputSpec = tuple[int, ...] | Mapping[str, Any] | Callable[[int], Any]
-"""The shape of one sample; or name to shape, `{"tokens": length}` meaning token ids; or a function of the batch size."""
+"""The shape of a sample; or name to shape, `{"tokens": length}` meaning token ids; or a function of the batch size."""
 
 BUILT_IN = ("small-cnn", "empty")
 
@@ -34,7 +35,7 @@ class SmallCNN(nn.Module):
         super().__init__()
         widths = (3, width, 2 * width, 4 * width)
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, 2, 1), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], num_classes)
