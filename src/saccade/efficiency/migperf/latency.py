@@ -93,7 +93,7 @@ def poisson_arrivals(rate: float, duration: float, seed: int = 0) -> np.ndarray:
 
     Example:
         >>> poisson_arrivals(2.0, 1.0, seed=1).round(3).tolist()
-        [0.072, 1.013]
+        [0.072, 1.012]
     """
     if not rate > 0 or not duration > 0 or not np.isfinite([rate, duration]).all():
         raise ValueError(f"rate and duration have to be above 0 and finite, not {rate} and {duration}")

@@ -53,7 +53,7 @@ def sweep_picture(records: Sequence[RunRecord]) -> np.ndarray:
         own = sorted(own, key=lambda record: record.batch_size)
         ran = [record for record in own if record.throughput is not None]
         sizes = [record.batch_size for record in ran]
-        left.plot(sizes, [record.throughput for record in ran], "o-", color=colour, label=name)
+        left.plot(sizes, [record.throughput or 0.0 for record in ran], "o-", color=colour, label=name)
         for failed in (record for record in own if record.throughput is None):
             left.annotate(
                 failed.status, (failed.batch_size, 0.02), xycoords=("data", "axes fraction"), color=colour, ha="center"

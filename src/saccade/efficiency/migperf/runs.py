@@ -243,8 +243,8 @@ def find_device(device: str, backend: Backend | None = None) -> tuple[torch.devi
     if bound != target.uuid:
         if torch.cuda.is_initialized():
             raise ValueError(
-                f"this process uses a GPU already, and one process sees one slice: run {device} in a process of its own, "
-                f"with CUDA_VISIBLE_DEVICES={target.uuid}"
+                f"this process uses a GPU already, and one process sees one slice: run {device} in one of its "
+                f"own, with CUDA_VISIBLE_DEVICES={target.uuid}"
             )
         os.environ.update(binding(target.uuid))
     if not torch.cuda.is_available():

@@ -81,8 +81,8 @@ class Shared:
         for name in ("mean", "p50", "p99"):
             row[f"{name}_ms"] = None if pooled is None else 1e3 * getattr(pooled, name)
         row["worst_p99_ms"] = 1e3 * max(phase["p99"] for phase in phases) if ran else None
-        joules = [record.energy.get("per_sample") for record in ran]
-        row["joules_per_sample"] = sum(joules) / len(joules) if joules and None not in joules else None
+        joules = [float(one) for record in ran if (one := record.energy.get("per_sample")) is not None]
+        row["joules_per_sample"] = sum(joules) / len(joules) if joules and len(joules) == len(ran) else None
         return row
 
 

@@ -29,7 +29,7 @@ Record = dict[str, Any]
 
 
 def mig_status(text: str) -> list[tuple[bool, bool]]:
-    r"""Current and pending mode of each GPU, from `--query-gpu=mig.mode.current,mig.mode.pending --format=csv,noheader`.
+    r"""Current and pending mode of each GPU, from `--query-gpu=mig.mode.current,mig.mode.pending`.
 
     A GPU that cannot be partitioned says `[N/A]`, which is not enabled.
 

@@ -1,4 +1,4 @@
-"""Sharing in theory: jobs of several tenants on one fast server that divides itself among them, or each on its own slice.
+"""Sharing in theory: jobs of several tenants on one server that divides itself among them, or each on its own slice.
 
 MPS and time-slicing come near to *processor sharing*: with n jobs present each is served at 1/n of the speed. Slices
 are servers of their own at a fixed share of the speed, whatever the neighbours do.
