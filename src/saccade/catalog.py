@@ -47,7 +47,7 @@ class Method:
 
     @property
     def recipe_commands(self) -> tuple[str, ...]:
-        """What one types to run each recipe: attribution is scored, searches and measurements run, the others trained."""
+        """What one types to run each recipe: attribution is scored, searches, measurements run, the others trained."""
         kinds = {
             "explain/pointing": "saccade pointing {} --root ROOT --weights FILE",
             "efficiency/weaknas": "saccade nas-search SOURCE --recipe {}",

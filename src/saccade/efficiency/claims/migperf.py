@@ -1,4 +1,4 @@
-"""The claim of MIGPerf, as far as it can be shown without a GPU: batching, isolation, layouts, and the harness itself."""
+"""The claim of MIGPerf, as far as it can be shown without a GPU: batching, isolation, layouts, the harness itself."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def _batch(cell: Cell) -> Outcome:
         swept = benchmark("small-cnn", "infer", sizes, **common)  # type: ignore[arg-type]
         trained = benchmark("small-cnn", "train", sizes[::2], **common)  # type: ignore[arg-type]
         outcome.pictures = {
-            "throughput and latency of a small network over the batch size, on this machine": sweep_picture(
-                list(swept)
-            ),
+            "throughput and latency of a small network over the batch size": sweep_picture(list(swept)),
             "where the time of a training step goes": phases_picture(list(trained)),
         }
     return outcome
@@ -139,14 +137,14 @@ def _layouts(cell: Cell) -> Outcome:
 MIGPERF = Claim(
     slug="migperf",
     statement=(
-        "On the CPU, a batch of 32 gives at least 1.3 times the samples a second of single images while its median latency "
-        "grows; the harness costs less than 50 microseconds a step, its phases add up to the step within 5 %, and its "
-        "medians are within 5 % of torch.utils.benchmark's."
+        "On the CPU, a batch of 32 gives at least 1.3 times the samples a second of single images while its median "
+        "latency grows; the harness costs less than 50 microseconds a step, its phases add up to the step within 5 %, "
+        "and its medians are within 5 % of torch.utils.benchmark's."
     ),
     paper=(
-        "On slices of an A100 and an A30: throughput rises with the size of the slice, and saturates with the batch size "
-        "earlier on small slices; latency of a small slice grows fastest with the batch; sharing by MPS has an equal or "
-        "better mean latency at small batches, while slices keep the 99th percentile stable. No single headline number."
+        "On slices of an A100 and an A30: throughput rises with the size of the slice, and saturates with the batch "
+        "size earlier on small slices; latency of a small slice grows fastest with the batch; sharing by MPS has an "
+        "equal or better mean latency at small batches, while slices keep the 99th percentile stable."
     ),
     metrics={
         "rate": Metric("throughput (log2 of samples a second)", digits=2, on=("cpu",)),
@@ -184,8 +182,8 @@ MIGPERF = Claim(
         "tenants": Data(
             "a queue in memory: six quiet tenants and one neighbour on a GPU of seven slices",
             note=(
-                "Processor sharing stands for MPS, servers at a seventh of the speed for slices. Noisy: quiet tenants load "
-                "their slices by 80 %, the neighbour asks for three slices with jobs twenty times as long; low load: 10 %."
+                "Processor sharing stands for MPS, servers at a seventh of the speed for slices. Noisy: quiet tenants "
+                "load their slices by 80 %, the neighbour asks for three, its jobs twenty times as long; low load: 10 %."
             ),
         ),
         "layouts": Data("random wishes for slices of an A30, A100 or H200, against the list of all maximal layouts"),
@@ -198,9 +196,9 @@ MIGPERF = Claim(
     run=run_migperf,
     axes={"p99": Axis("slices that one neighbour asks for", "p99 of quiet tenants (ms)")},
     limits=(
-        "No GPU was cut for this: what depends on real slices (throughput over their size, activity, energy, MPS against "
-        "slices on hardware) is left out, and the queue shows the reason for isolation, not its size on a GPU. Isolation "
-        "wins the 99th percentile once a neighbour asks for more than is left; with a neighbour of one slice sharing wins "
-        "that, too, as the curve shows. Times are of a machine that may do other work."
+        "No GPU was cut for this: what depends on real slices (throughput over their size, activity, energy, MPS "
+        "against slices on hardware) is left out, and the queue shows the reason for isolation, not its size on a GPU. "
+        "Isolation wins the 99th percentile once a neighbour asks for more than is left; with a neighbour of one slice "
+        "sharing wins that, too, as the curve shows. Times are of a machine that may do other work."
     ),
 )

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,17 +20,19 @@ Clock = Callable[[], float]
 Step = Callable[[], object]
 
 
-class Mark(Protocol):
+class Mark(ABC):
     """A point in the work of a device."""
 
+    @abstractmethod
     def wait(self) -> None:
         """Until the device is there."""
 
+    @abstractmethod
     def since(self, earlier: Mark) -> float:
         """Seconds between two points."""
 
 
-class HostMark:
+class HostMark(Mark):
     """On the CPU work is done when the call returns: a point is a time."""
 
     def __init__(self) -> None:
@@ -44,7 +46,7 @@ class HostMark:
         return self.time - earlier.time  # type: ignore[attr-defined]
 
 
-class CudaMark:
+class CudaMark(Mark):
     """An event in the current stream.
 
     Args:
