@@ -1,6 +1,8 @@
 """Records, tables, reports, files of jobs, sharing, and the commands as a person types them."""
 
+import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from saccade.efficiency.migperf import (
     SimulatedBackend,
     compare,
     compare_sharing,
+    copies,
     read_jobs,
     read_record,
     run_jobs,
@@ -246,9 +249,25 @@ def test_what_can_be_shared_is_told_by_the_machine() -> None:
         arrangements(whole, "cpu", 1)
 
 
+def test_a_copy_waits_until_all_are_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"model": "empty", "batch_sizes": [3], "steps": 4, "warmup": 0, "sampler": None, "input_spec": [2]}
+    told = io.StringIO(
+        json.dumps({**settings, "cores": sorted(os.sched_getaffinity(0)), "torch_threads": 1}) + "\ngo\n"
+    )
+    out = io.StringIO()
+    assert copies.main(told, out) == 0
+    ready, answer = out.getvalue().splitlines()
+    assert ready == "ready"
+    assert RunRecord.from_dict(json.loads(answer)).samples == 12
+    told = io.StringIO(json.dumps({**settings, "steps": 0, "cores": [], "torch_threads": 0}) + "\n")
+    assert copies.main(told, out) == 1
+    assert "steps and threads have to be at least 1" in out.getvalue()
+
+
 def test_copies_run_at_the_same_time_in_processes_of_their_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # one core: copies share it
     words = [
         "bench",
         "share",
@@ -265,7 +284,7 @@ def test_copies_run_at_the_same_time_in_processes_of_their_own(
     ]
     assert main(words) == 0
     page = json.loads(capsys.readouterr().out)
-    assert [row["copies"] for row in page["rows"]][:2] == [1, 2]
+    assert [row["copies"] for row in page["rows"]] == [1, 2]
     assert all(row["failed"] == 0 and row["throughput"] > 0 for row in page["rows"])
     assert "mig: there is no GPU" in page["left_out"]
     assert "copies that share" in (tmp_path / "report.html").read_text()
@@ -368,7 +387,7 @@ def test_a_slug_still_means_parts(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_the_claim_runs(data: str, arms: set[str], tmp_path: Path) -> None:
     path = "saccade.efficiency.claims.migperf:MIGPERF"
-    result = engine.reproduce(path, data=data, budget="smoke", jobs=0, out=tmp_path)
+    result = engine.reproduce(path, on=data, budget="smoke", jobs=0, out=tmp_path)
     assert {cell.arm for cell in result.cells} == arms
     figures = {cell.arm: cell.metrics for cell in result.cells}
     if data == "cpu":

@@ -183,7 +183,7 @@ MIGPERF = Claim(
             "a queue in memory: six quiet tenants and one neighbour on a GPU of seven slices",
             note=(
                 "Processor sharing stands for MPS, servers at a seventh of the speed for slices. Noisy: quiet tenants "
-                "load their slices by 80 %, the neighbour asks for three, its jobs twenty times as long; low load: 10 %."
+                "load their slices by 80 %, the neighbour asks for three, its jobs twenty times as long; low: 10 %."
             ),
         ),
         "layouts": Data("random wishes for slices of an A30, A100 or H200, against the list of all maximal layouts"),

@@ -177,4 +177,4 @@ def _known(series: Series, name: str) -> tuple[np.ndarray, np.ndarray] | None:
 def _covers(times: np.ndarray, start: float, end: float) -> bool:
     """Two readings at least, about the window: a counter that stopped early would miss energy."""
     slack = max(0.05 * (end - start), 1e-3)
-    return len(times) > 1 and times[0] <= start + slack and times[-1] >= end - slack
+    return len(times) > 1 and bool(times[0] <= start + slack and times[-1] >= end - slack)

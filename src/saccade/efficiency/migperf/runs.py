@@ -144,12 +144,13 @@ def benchmark(
                 sampling = own_sampler
             with sampling:
                 timed = run()
-            _fill(record, timed, own_sampler, target, attribute_power)
         except (RuntimeError, MemoryError, ValueError, TypeError, IndexError) as error:
             record.status = "oom" if out_of_memory(error) else "error"
             record.error = " ".join(str(error).split())[:500] or type(error).__name__
             if place.type == "cuda" and record.status == "oom":
                 torch.cuda.empty_cache()
+        else:
+            _fill(record, timed, own_sampler, target, attribute_power)
         records.append(record)
         if on_record is not None:
             on_record(record)
