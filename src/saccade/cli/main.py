@@ -14,6 +14,7 @@ from saccade.cli.bench import bench
 from saccade.cli.compress import compress, decompress
 from saccade.cli.convert import convert
 from saccade.cli.explain import explain
+from saccade.cli.export import export
 from saccade.cli.fit_density import fit_density
 from saccade.cli.lightning import SUBCOMMANDS, lightning
 from saccade.cli.methods import list_methods, show
@@ -43,6 +44,7 @@ app.command()(compress)
 app.command()(convert)
 app.command()(decompress)
 app.command()(explain)
+app.command()(export)
 app.command("fit-density")(fit_density)
 app.command("nas-search")(nas_search)
 app.command()(pointing)
