@@ -22,7 +22,8 @@ def draw(rows: list[dict[str, Any]], hardware: str) -> Figure:
     lengths = [int(CLIP.search(row["name"])[1]) for row in rows]
     figure = Figure(figsize=(8.6, 3.4), dpi=130, facecolor="white", layout="constrained")
     axes = figure.subplots(1, 2)
-    panels = (("_s", 1e3, "forward + backward (ms)"), ("_bytes", 2**-20, "peak memory (MiB)"))
+    passes = "inference" if "inference" in rows[0]["name"] else "forward + backward"
+    panels = (("_s", 1e3, f"{passes} (ms)"), ("_bytes", 2**-20, "peak memory (MiB)"))
     for axis, (suffix, unit, label) in zip(axes, panels, strict=True):
         for side, name, colour in (("peer", rows[0]["peer_name"], "#8a9099"), ("ours", "Saccade", "#4c78a8")):
             values = [row[side + suffix] for row in rows]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from benchmarks import motion_squeeze as benchmark
+from benchmarks import selfy as self_similarity
 
 from saccade.data.sampling import segment_center
 from tests.data.media import video
@@ -35,3 +36,24 @@ def test_blocks_are_the_same() -> None:
 def test_clips_are_the_same(tmp_path: Path) -> None:
     path, indices = video(tmp_path / "clip.mp4", frames=40), segment_center(40, 8)
     assert torch.equal(benchmark.read_clip(path, indices), benchmark.decode_whole(path, indices))
+
+
+def test_self_similarity_and_its_extraction_are_the_same() -> None:
+    ours, plain, _ = self_similarity.sides(3, 8, 6)
+    x = torch.randn(2, 3, 8, 6, 6, dtype=torch.float64, requires_grad=True)
+    ours, plain = ours.double(), plain.double()
+    similarity, unfolded = (
+        self_similarity.spatio_temporal_self_similarity(x),
+        self_similarity.unfolded_self_similarity(x),
+    )
+    torch.testing.assert_close(similarity, unfolded)
+    left, right = ours(similarity), plain(unfolded)
+    torch.testing.assert_close(left, right)
+    weight = torch.randn_like(left)
+    torch.testing.assert_close(
+        torch.autograd.grad(left, [x, *ours.parameters()], weight),
+        tuple(
+            g.squeeze(2) if g.ndim == 5 and g.shape != x.shape else g
+            for g in torch.autograd.grad(right, [x, *plain.parameters()], weight)
+        ),
+    )

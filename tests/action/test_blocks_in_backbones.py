@@ -1,4 +1,7 @@
-"""Every block goes into every backbone by one line, and gradients reach both."""
+"""Every block goes into every backbone by one line, and gradients reach both.
+
+A video transformer hands tokens on, which a wrapper turns into the maps that blocks know; the class token passes by.
+"""
 
 from collections.abc import Callable
 
@@ -6,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from saccade.action import GlobalTemporalAttention, MotionSqueeze, insert_gta
+from saccade.action import GlobalTemporalAttention, MotionSqueeze, SELFYBlock, insert_gta
 from saccade.action.task import ActionClassification
-from saccade.nn.on_clips import OnClips
+from saccade.nn.on_clips import OnClips, OnTokens
 from saccade.nn.r2plus1d import R2Plus1D
 from saccade.nn.video_resnet import ResidualBlock, VideoResNet
+from saccade.nn.video_vit import VideoTransformer
 from saccade.nn.x3d import X3D
 from saccade.surgery import get_module, insert_after
 
@@ -21,28 +25,44 @@ BACKBONES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "r2plus1d": (lambda: R2Plus1D(3, layers=(1, 1), stem_width=8, stem_middle=6, stage_widths=(8, 16)), 8),
     "x3d": (lambda: X3D(FRAMES, 64, 1, 0.5, dim_c1=8, dim_c5=16, num_classes=3), 8),
 }
+TRANSFORMERS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    f"video transformer, {attention}": (
+        lambda attention=attention: VideoTransformer(
+            64, 16, 1, FRAMES, 16, 2, 2, 3, attention, num_landmarks=4, drop_path=0.0
+        ),
+        16,
+    )
+    for attention in ("trajectory", "joint", "divided")
+}
 BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     "motion squeeze": lambda channels: MotionSqueeze(channels, 4, 5, hidden=(4, 4)),
     "global temporal attention": lambda channels: GlobalTemporalAttention(channels, FRAMES, regions=2, scale=1.0),
+    "selfy": lambda channels: SELFYBlock(
+        channels, 6, (3, 9, 9), extraction_channels=(2, 3, 4, 5), integration_channels=(5, 4, 4, 6), scale=1.0
+    ),
     "shifted residual": lambda channels: ResidualBlock(channels, channels, shift=4),
 }
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", [*BACKBONES, *TRANSFORMERS])
 def test_a_block_in_a_backbone(backbone: str, block: str) -> None:
     torch.manual_seed(0)
-    build, channels = BACKBONES[backbone]
+    tokens = backbone in TRANSFORMERS
+    build, channels = (TRANSFORMERS if tokens else BACKBONES)[backbone]
     model, inserted = build(), BLOCKS[block](channels)
     keys, clips = set(model.state_dict()), torch.randn(2, 3, FRAMES, 64, 64)
 
-    undo = insert_after(model, "layer1", OnClips(inserted, num_frames=FRAMES), example=clips)
+    if tokens:
+        undo = insert_after(model, "blocks.0", OnTokens(inserted, num_frames=FRAMES), example=clips)
+    else:
+        undo = insert_after(model, "layer1", OnClips(inserted, num_frames=FRAMES), example=clips)
 
     assert keys < set(model.state_dict())
     logits = model(clips)
     assert logits.shape == (2, 3)
     nn.functional.cross_entropy(logits, torch.tensor([0, 2])).backward()
-    for part in (inserted, get_module(model, "fc")):
+    for part in (inserted, get_module(model, "head" if tokens else "fc")):
         grads = [parameter.grad for parameter in part.parameters()]
         assert all(grad is not None and bool(grad.isfinite().all()) for grad in grads)
         assert any(bool(grad.any()) for grad in grads)

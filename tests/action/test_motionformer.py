@@ -306,5 +306,5 @@ def test_augmentations_are_the_same_for_all_frames_and_leave_the_label() -> None
 
 @pytest.mark.usefixtures("unchecked")
 def test_unknown_augmentation() -> None:
-    with pytest.raises(ValueError, match="'none', 'colour' and 'randaugment', not 'mixup'"):
+    with pytest.raises(ValueError, match="'randaugment' and 'autoaugment', not 'mixup'"):
         augmentation("mixup")

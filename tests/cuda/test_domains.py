@@ -5,7 +5,18 @@ import copy
 import pytest
 import torch
 
-from saccade.action import Motionformer, MotionSqueeze, TrajectoryAttention, msnet
+from saccade.action import (
+    Motionformer,
+    MotionSqueeze,
+    SearchSettings,
+    SELFYBlock,
+    TrajectoryAttention,
+    X3DSearchSpace,
+    X3DSupernet,
+    msnet,
+    search_x3d,
+    selfynet,
+)
 from saccade.graph import CorrectAndSmooth, Graph, LabelPropagation
 from saccade.ops.correlation import local_correlation
 
@@ -45,6 +56,32 @@ def test_msnet_trains_under_autocast() -> None:
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
 
 
+@pytest.mark.parametrize("extraction", ["conv", "softargmax", "mlp"])
+@pytest.mark.parametrize("training", [True, False])
+def test_selfy_forward_and_backward(extraction: str, training: bool) -> None:
+    sizes = {"window": (3, 9, 9), "extraction_channels": (2, 3, 4, 5), "integration_channels": (5, 4, 4, 6)}
+    block = SELFYBlock(16, 8, **sizes, extraction=extraction, scale=1.0).double().train(training)
+    moved, x = copy.deepcopy(block).cuda(), torch.randn(6, 16, 9, 12, dtype=torch.float64)
+    grads, outs = [], []
+    for module, features in ((block, x), (moved, x.cuda())):
+        features = features.requires_grad_()
+        outs.append(module(features, 3))
+        grads.append(torch.autograd.grad(outs[-1].square().sum(), [features, *module.parameters()]))
+    torch.testing.assert_close(outs[1].cpu(), outs[0])
+    for here, there in zip(*grads, strict=True):
+        torch.testing.assert_close(there.cpu(), here)
+    for here, there in zip(block.state_dict().values(), moved.state_dict().values(), strict=True):
+        torch.testing.assert_close(there.cpu(), here)
+
+
+def test_selfynet_trains_under_autocast() -> None:
+    network = selfynet("resnet18", num_frames=4, num_classes=5, scale=1.0).cuda().train()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        logits = network(torch.randn(2, 3, 4, 64, 64, device="cuda"))
+    logits.float().sum().backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
+
+
 @pytest.mark.parametrize("mode", ["autoscale", "fixed"])
 def test_correct_and_smooth(mode: str) -> None:
     edges = torch.randint(200, (2, 600))
@@ -75,3 +112,31 @@ def test_video_transformers_train_under_autocast(attention: str) -> None:
         logits = model(torch.randn(2, 3, 4, 32, 32, device="cuda"))
     logits.float().sum().backward()
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_a_supernet_and_its_derived_network() -> None:
+    space = X3DSearchSpace(4, 32, groups=(2, 4, 6, 8), depths=(1, 2, 1, 1), stem=8, head=24, features=16, num_classes=5)
+    here, clips = X3DSupernet(space).double(), torch.randn(3, 3, 4, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in here.parameters():
+            parameter.uniform_(-0.5, 0.5)
+    there = copy.deepcopy(here).cuda()
+    for row in space.space.sample(4):
+        torch.testing.assert_close(there(clips.cuda(), row).cpu(), here(clips, row), atol=1e-8, rtol=1e-6)
+        torch.testing.assert_close(
+            there.extract(row).train()(clips.cuda()).cpu(), here(clips, row), atol=1e-8, rtol=1e-6
+        )
+
+
+def test_a_search_moves_to_the_gpu() -> None:
+    space = X3DSearchSpace(4, 32, groups=(2, 4, 6, 8), depths=(1, 2, 1, 1), stem=8, head=24, features=16, num_classes=5)
+
+    def batch(step: int) -> dict[str, torch.Tensor]:
+        draw = torch.Generator().manual_seed(step)
+        label = torch.randint(5, (4,), generator=draw)
+        return {"video": torch.randn(4, 3, 4, 32, 32, generator=draw), "label": label}
+
+    settings = SearchSettings(steps=6, lr=0.05, max_samples=3, joint_from=4)
+    result = search_x3d(space, batch, lambda step: batch(100 + step), 1e6, settings, device="cuda")
+    assert result.cost <= 1
+    assert all(row["loss"] == row["loss"] for row in result.history)

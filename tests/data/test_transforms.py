@@ -11,6 +11,7 @@ from saccade.data.transforms import (
     ShortSideCrop,
     TrainTransform,
     UniformCrop,
+    augmentation,
     crop_corners,
     crop_sizes,
     uniform_crop_corner,
@@ -106,3 +107,16 @@ def test_train_and_eval_shapes() -> None:
 def test_bad_input(build: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_autoaugment_treats_all_frames_alike() -> None:
+    augment, frame = augmentation("autoaugment"), torch.randint(256, (3, 32, 32), dtype=torch.uint8)
+    changed = 0
+    for seed in range(20):
+        torch.manual_seed(seed)
+        frames = augment(frame.expand(4, -1, -1, -1).clone())
+        assert frames.shape == (4, 3, 32, 32)
+        assert frames.dtype == torch.uint8
+        assert all(torch.equal(frames[0], other) for other in frames[1:])
+        changed += not torch.equal(frames[0], frame)
+    assert changed > 5

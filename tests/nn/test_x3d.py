@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saccade.nn.clip_convolutions import PointwiseConv3d, SpatialConv3d, TemporalConv3d
+from saccade.nn.clip_convolutions import DepthwiseConv3d, PointwiseConv3d, SpatialConv3d, TemporalConv3d
 from saccade.nn.x3d import (
     X3D,
     X3DBlock,
@@ -75,7 +75,18 @@ def test_it_computes_the_plain_formulation() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [PointwiseConv3d(6, 8), PointwiseConv3d(6, 8, 2, bias=True), SpatialConv3d(6, 8), TemporalConv3d(6)]
+    "layer",
+    [
+        PointwiseConv3d(6, 8),
+        PointwiseConv3d(6, 8, 2, bias=True),
+        SpatialConv3d(6, 8),
+        TemporalConv3d(6),
+        DepthwiseConv3d(6, (3, 3, 3)),
+        DepthwiseConv3d(6, (1, 3, 3)),
+        DepthwiseConv3d(6, (9, 3, 5)),
+        DepthwiseConv3d(6, (3, 3, 3), 2),
+    ],
+    ids=lambda layer: f"{type(layer).__name__}-{'x'.join(map(str, layer.kernel_size))}-{layer.stride[1]}",
 )
 def test_the_fast_convolutions_are_convolutions(layer: nn.Conv3d) -> None:
     layer = layer.double()

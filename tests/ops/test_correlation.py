@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from saccade.ops.correlation import l2_normalize, local_correlation
+from saccade.ops.correlation import l2_normalize, local_correlation, spatio_temporal_self_similarity
 from saccade.ops.temporal import temporal_shift
 
 
@@ -136,3 +136,81 @@ def test_temporal_shift_takes_from_neighbours_and_zeros_beyond_the_clip() -> Non
 def test_temporal_shift_bad_input(frames: int, fold: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         temporal_shift(torch.zeros(6, 8, 2, 2), frames, fold)
+
+
+def plain_self_similarity(f: Tensor, window: tuple[int, int, int]) -> Tensor:
+    """The definition, position by position."""
+    n, t, _, h, w = f.shape
+    out = torch.zeros(n, t, h, w, *window, dtype=f.dtype)
+    middle = [size // 2 for size in window]
+    for place in torch.cartesian_prod(*(torch.arange(size) for size in (t, h, w, *window))).tolist():
+        s, y, x, *offset = place
+        then, v, u = (a + b - m for a, b, m in zip((s, y, x), offset, middle, strict=True))
+        if 0 <= then < t and 0 <= v < h and 0 <= u < w:
+            out[:, s, y, x, offset[0], offset[1], offset[2]] = (f[:, s, :, y, x] * f[:, then, :, v, u]).sum(1)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("shape", "window"),
+    [
+        ((2, 3, 4, 4, 5), (3, 3, 3)),
+        ((1, 2, 3, 2, 2), (5, 7, 7)),  # larger than the clip and than the map
+        ((1, 4, 2, 3, 3), (1, 5, 5)),
+        ((2, 1, 3, 3, 2), (7, 1, 1)),
+    ],
+)
+def test_self_similarity_is_the_definition(shape: tuple[int, ...], window: tuple[int, int, int]) -> None:
+    features = torch.randn(shape, dtype=torch.float64)
+    unit = features / (features.square().sum(2, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(spatio_temporal_self_similarity(features, window), plain_self_similarity(unit, window))
+    torch.testing.assert_close(
+        spatio_temporal_self_similarity(features, window, normalize=False), plain_self_similarity(features, window)
+    )
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_gradients_of_self_similarity(normalize: bool) -> None:
+    features = torch.randn(2, 3, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda f: spatio_temporal_self_similarity(f, (5, 3, 3), normalize), (features,))
+
+
+def test_between_two_frames_it_is_the_local_correlation() -> None:
+    features = torch.randn(2, 4, 8, 6, 7)
+    similarity = spatio_temporal_self_similarity(features, (5, 5, 5))
+    for offset in (-2, 1):
+        then = local_correlation(features[:, 2], features[:, 2 + offset], 5, normalize=True) if offset < 2 else None
+        torch.testing.assert_close(similarity[:, 2, :, :, offset + 2], then.permute(0, 3, 4, 1, 2))
+
+
+@given(l=st.integers(-1, 1), u=st.integers(-2, 2), v=st.integers(-2, 2))
+@settings(max_examples=10, deadline=None)
+def test_similarity_is_mutual(l: int, u: int, v: int) -> None:  # noqa: E741
+    """What one position says of another, that one says of it at the opposite offset."""
+    features = torch.randn(1, 3, 4, 7, 7, generator=torch.Generator().manual_seed(0))
+    s = spatio_temporal_self_similarity(features, (3, 5, 5))
+    here, there = s[0, 1, 2:5, 2:5, l + 1, u + 2, v + 2], s[0, 1 + l, 2 + u : 5 + u, 2 + v : 5 + v, 1 - l, 2 - u, 2 - v]
+    torch.testing.assert_close(here, there, atol=1e-5, rtol=1e-5)
+
+
+def test_time_reversal_reverses_offsets() -> None:
+    features = torch.randn(1, 5, 4, 4, 4)
+    backwards = spatio_temporal_self_similarity(features.flip(1), (3, 3, 3))
+    torch.testing.assert_close(backwards, spatio_temporal_self_similarity(features, (3, 3, 3)).flip(1, 4))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("features", "window", "kind", "message"),
+    [
+        (torch.zeros(1, 2, 3, 4, 4).long(), (3, 3, 3), TypeError, "floating-point tensor .*, not torch.int64"),
+        (torch.zeros(2, 3, 4, 4), (3, 3, 3), ValueError, r"\(b, t, c, h, w\), not \(2, 3, 4, 4\)"),
+        (torch.zeros(1, 2, 3, 4, 4), (2, 3, 3), ValueError, "all odd"),
+        (torch.zeros(1, 2, 3, 4, 4), (3, 4, 4), ValueError, "all odd"),
+        (torch.zeros(1, 2, 3, 4, 4), (3, 3, 5), ValueError, "with U == V, not \\(3, 3, 5\\)"),
+        (torch.zeros(1, 2, 3, 4, 4), (3, -3, -3), ValueError, "all odd"),
+    ],
+)
+def test_bad_windows(features: Tensor, window: tuple[int, int, int], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        spatio_temporal_self_similarity(features, window)

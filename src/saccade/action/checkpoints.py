@@ -21,6 +21,18 @@ MOTION_SQUEEZE_BLOCK = (
     *(Rule(rf"flow_refinement\.conv{n + 1}\.(.*)", rf"transform.{n}.\1") for n in range(9)),
 )
 
+SELFY_BLOCK = (
+    Rule(r"stss_transformation\.(downsample\.[01]\..*)", r"transformation.\1"),
+    Rule(r"stss_extraction\.conv(\d+)\.0\.weight", r"extraction.layers.\1.conv.weight", lambda w: w.squeeze(2)),
+    Rule(r"stss_extraction\.conv(\d+)\.1\.(.*)", r"extraction.layers.\1.norm.\2"),
+    Rule(r"stss_integration\.conv(\d+)\.0\.weight", r"integration.spatial.\1.0.weight", lambda w: w.squeeze(2)),
+    Rule(r"stss_integration\.conv(\d+)\.1\.(.*)", r"integration.spatial.\1.1.\2"),
+    Rule(r"stss_integration\.conv\d+_fuse\.1\.weight", "integration.fuse.0.weight", lambda w: w.squeeze(2)),
+    Rule(r"stss_integration\.conv\d+_fuse\.2\.(.*)", r"integration.fuse.1.\1"),
+    Rule(r"stss_integration\.upsample\.0\.weight", "integration.upsample.0.weight", lambda w: w.squeeze(2)),
+    Rule(r"stss_integration\.upsample\.1\.(.*)", r"integration.upsample.1.\1"),
+)
+
 TSM_RESNET = (
     Rule(_PREFIX + r"(conv1|bn1)\.(.*)", r"\1.\2"),
     Rule(_PREFIX + r"(layer\d+\.\d+\.conv\d)\.net\.(.*)", r"\1.\2"),  # TSM wraps the shifted convolution
@@ -160,6 +172,43 @@ def convert_motion_squeeze(state: Mapping[str, Tensor]) -> StateDict:
     """
     inside = tuple(Rule(_PREFIX + rule.pattern, f"slot.{rule.replacement}") for rule in MOTION_SQUEEZE_BLOCK)
     return convert(state, (Rule(_PREFIX + r"bn2\..*", None), *inside, *TSM_RESNET))
+
+
+def convert_selfy_block(state: Mapping[str, Tensor]) -> StateDict:
+    """Turn the weights of the authors' module alone into those of [`SELFYBlock`][saccade.action.selfy.SELFYBlock].
+
+    Args:
+        state: Keys `stss_transformation.*`, `stss_extraction.conv{0..3}.*` and `stss_integration.*`; the kernels' axis
+            of size 1 is dropped.
+
+    Returns:
+        Our state dict.
+
+    Raises:
+        ValueError: Keys that are not known.
+    """
+    return convert(state, SELFY_BLOCK)
+
+
+def convert_selfy(state: Mapping[str, Tensor]) -> StateDict:
+    """Turn the state dict of the authors' SELFYNet into that of [`selfynet`][saccade.action.selfy.selfynet].
+
+    Both forms are taken: the classifier in the network (`fc1.*`), and that of training with dropout
+    (`module.base_model.*`, with the classifier as `module.new_fc.*`).
+
+    Args:
+        state: The authors' state dict.
+
+    Returns:
+        Our state dict; the block's keys are below `slot.`.
+
+    Raises:
+        ValueError: Keys that are not known, or two classifiers.
+    """
+    inside = tuple(
+        Rule(_PREFIX + r"selfy\." + rule.pattern, f"slot.{rule.replacement}", rule.transform) for rule in SELFY_BLOCK
+    )
+    return convert(state, (*inside, *TSM_RESNET))
 
 
 def convert_tsm(state: Mapping[str, Tensor]) -> StateDict:

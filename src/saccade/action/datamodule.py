@@ -34,7 +34,7 @@ class ActionData(DataModule):
         crop: `multi_scale`, as TSN crops for training, or `short_side`, as SlowFast does.
         shortest: Least and greatest length of the shorter side before a `short_side` crop, in pixels.
         inverse: Draw that length uniformly in 1 / length.
-        augment: Further augmentation in training: `none`, `colour` or `randaugment`.
+        augment: Further augmentation in training: `none`, `colour`, `randaugment` or `autoaugment`.
         flip: Mirror half of the training clips; classes that tell left from right change with it.
         fold: Split of UCF101 and HMDB51, 1 to 3.
         mean: Of the channels.
@@ -62,7 +62,7 @@ class ActionData(DataModule):
         crop: Literal["multi_scale", "short_side"] = "multi_scale",
         shortest: tuple[int, int] = (256, 320),
         inverse: bool = False,
-        augment: Literal["none", "colour", "randaugment"] = "none",
+        augment: Literal["none", "colour", "randaugment", "autoaugment"] = "none",
         flip: bool = True,
         fold: int = 1,
         mean: tuple[float, float, float] = IMAGENET_MEAN,

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.nn.video_resnet import VideoResNet, video_resnet
-from saccade.surgery import Undo, find_layers, get_module, insert_after
+from saccade.surgery import Undo, get_module, insert_after, width_of
 
 Normalization = Literal["linear", "softmax"]
 Temporal = Literal["global", "dot", "joint"]
@@ -428,10 +428,7 @@ def insert_gta(
         step = count if every is None else every
         for place in reversed(range(count - 1, -1, -step)):
             name = f"{stage}.{place}"
-            convolutions = find_layers(get_module(backbone, name), (nn.Conv2d, nn.Conv3d))
-            shortcut = [n for n in convolutions if not n.startswith(("downsample", "shortcut"))]
-            channels = convolutions[shortcut[-1]].out_channels
-            block = GlobalTemporalAttention(int(channels), num_frames, **options)  # type: ignore[arg-type]
+            block = GlobalTemporalAttention(width_of(get_module(backbone, name)), num_frames, **options)
             cuts.append(insert_after(backbone, name, block, as_name="gta"))
     return cuts
 

@@ -1,4 +1,4 @@
-"""Accuracy of several labels at once, such as verb and noun."""
+"""Accuracy where a plain share of right answers will not do: several labels at once, and classes of unequal sizes."""
 
 from __future__ import annotations
 
@@ -62,3 +62,51 @@ class TopK(Metric):
     def compute(self) -> Tensor:
         """The share, in [0, 1]."""
         return self.right / self.seen
+
+
+class MeanClassAccuracy(Metric):
+    """Mean over the classes of the share of their samples that are recognised.
+
+    Every class that occurs counts alike, however many samples it has; one that does not occur counts nowhere. Among
+    equal probabilities the smaller class comes first.
+
+    Args:
+        num_classes: Classes.
+
+    Raises:
+        ValueError: No classes.
+
+    Example:
+        >>> accuracy = MeanClassAccuracy(3)
+        >>> accuracy.update(torch.eye(3)[[0, 0, 0, 2]], torch.tensor([0, 0, 0, 1]))
+        >>> accuracy.compute()
+        tensor(0.5000)
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    right: Tensor
+    seen: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes has to be at least 1, not {num_classes}")
+        self.add_state("right", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("seen", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, probabilities: Tensor, label: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            probabilities: (b, classes).
+            label: (b,).
+        """
+        first = (probabilities == probabilities.amax(1, keepdim=True)).int().argmax(1)
+        self.seen += torch.bincount(label, minlength=len(self.seen))
+        self.right += torch.bincount(label[first == label], minlength=len(self.right))
+
+    def compute(self) -> Tensor:
+        """The mean share, in [0, 1]; 0 before anything was seen."""
+        there = self.seen > 0
+        return (self.right[there] / self.seen[there]).sum() / there.sum().clamp(min=1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Accuracy, Metric, MetricCollection
 
-from saccade.action.metrics import TopK
+from saccade.action.metrics import MeanClassAccuracy, TopK
 from saccade.checkpoints import load_strict, read_state
 from saccade.training.task import OptimizerFactory, SchedulerFactory, Task, adamw
 
@@ -55,6 +55,7 @@ class ActionClassification(Task):
         optimizer: Makes the optimiser.
         lr_scheduler: Makes its schedule.
         schedule: Whether that steps by epoch or by step.
+        decay_norms: Whether biases and the weights of norms decay as the other weights do.
 
     Raises:
         ValueError: Fewer than two classes, or a label smoothing outside [0, 1).
@@ -70,6 +71,7 @@ class ActionClassification(Task):
         optimizer: OptimizerFactory = adamw,
         lr_scheduler: SchedulerFactory | None = None,
         schedule: Literal["epoch", "step"] = "epoch",
+        decay_norms: bool = True,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, schedule)
         if not num_classes or min(num_classes.values() if isinstance(num_classes, dict) else (num_classes,)) < 2:
@@ -77,7 +79,7 @@ class ActionClassification(Task):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing has to be in [0, 1), not {label_smoothing}")
         self.backbone, self.num_classes, self.pretrained = backbone, num_classes, pretrained
-        self.label_smoothing, self.classifier_lr = label_smoothing, classifier_lr
+        self.label_smoothing, self.classifier_lr, self.decay_norms = label_smoothing, classifier_lr, decay_norms
         metrics: dict[str, Metric]
         if isinstance(num_classes, dict):
             metrics = {name: TopK([place]) for place, name in enumerate(num_classes)}
@@ -88,6 +90,7 @@ class ActionClassification(Task):
                 f"top{k}": Accuracy(task="multiclass", num_classes=num_classes, top_k=k, average="micro")
                 for k in sorted({1, min(5, num_classes)})
             }
+            metrics["mean_class"] = MeanClassAccuracy(num_classes)
         self.val_metrics = MetricCollection(dict(metrics), prefix="val/")
         self.test_metrics = MetricCollection(dict(metrics), prefix="test/").clone()
         self.skipped: set[str] = set()
@@ -98,18 +101,19 @@ class ActionClassification(Task):
             start_from(self.backbone, self.pretrained)
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """The network, and the classifier with learning rates of its own where they differ."""
-        if self.classifier_lr == (1.0, 1.0):
-            return super().param_groups()
-        classifier = self.backbone.get_submodule("fc")
-        own = {id(parameter) for parameter in classifier.parameters()}
-        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in own]
-        weight, bias = self.classifier_lr
-        return [
-            {"params": rest},
-            {"params": [classifier.get_parameter("weight")], "lr_mult": weight},
-            {"params": [classifier.get_parameter("bias")], "lr_mult": bias},
-        ]
+        """The network, and apart from it what has a learning rate or a weight decay of its own."""
+        groups = super().param_groups()
+        if self.classifier_lr != (1.0, 1.0):
+            classifier = self.backbone.get_submodule("fc")
+            own = [classifier.get_parameter("weight"), classifier.get_parameter("bias")]
+            taken = {id(parameter) for parameter in own}
+            groups = [{**g, "params": [p for p in g["params"] if id(p) not in taken]} for g in groups]
+            groups += [{"params": [p], "lr_mult": f} for p, f in zip(own, self.classifier_lr, strict=True)]
+        if not self.decay_norms:
+            decayed = [{**g, "params": [p for p in g["params"] if p.ndim > 1]} for g in groups]
+            free = [{**g, "params": [p for p in g["params"] if p.ndim <= 1], "weight_decay": 0.0} for g in groups]
+            groups = [group for group in (*decayed, *free) if group["params"]]
+        return groups
 
     def forward(self, video: Tensor) -> Tensor | dict[str, Tensor]:
         """Probabilities (b, k), or a dict of them, of clips (b, c, t, h, w) or of videos (b, v, c, t, h, w)."""

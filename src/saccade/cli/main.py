@@ -11,8 +11,11 @@ import typer
 
 from saccade import __version__
 from saccade.cli.bench_group import bench_group
+from saccade.cli.compress import compress, decompress
 from saccade.cli.convert import convert
 from saccade.cli.explain import explain
+from saccade.cli.export import export
+from saccade.cli.fit_density import fit_density
 from saccade.cli.lightning import SUBCOMMANDS, lightning
 from saccade.cli.methods import list_methods, show
 from saccade.cli.nas_search import nas_search
@@ -36,8 +39,12 @@ app = typer.Typer(
 app.command("list")(list_methods)
 app.command()(show)
 app.command()(reproduce)
+app.command()(compress)
 app.command()(convert)
+app.command()(decompress)
 app.command()(explain)
+app.command()(export)
+app.command("fit-density")(fit_density)
 app.command("nas-search")(nas_search)
 app.command()(pointing)
 app.command()(predict)

@@ -222,12 +222,12 @@ class ShortSideCrop(nn.Module):
         return frames[..., y : y + self.size, x : x + self.size]
 
 
-def augmentation(kind: Literal["none", "colour", "randaugment"]) -> nn.Module | None:
+def augmentation(kind: Literal["none", "colour", "randaugment", "autoaugment"]) -> nn.Module | None:
     """Changes of colour and shape for training, the same for all frames of a clip.
 
     Args:
         kind: `none`; `colour`: brightness, contrast and saturation by up to 0.4, for four of five clips; `randaugment`:
-            two of torchvision's operations at full strength.
+            two of torchvision's operations at full strength; `autoaugment`: one of AutoAugment's policies for ImageNet.
 
     Returns:
         Called with uint8 frames (t, c, h, w); `None` for none.
@@ -236,18 +236,21 @@ def augmentation(kind: Literal["none", "colour", "randaugment"]) -> nn.Module | 
         ValueError: Another kind.
 
     Note:
-        Source: the settings of arXiv:2106.05392's code, whose RandAugment is at its maximum.
+        Source: the settings of arXiv:2106.05392's code, whose RandAugment is at its maximum; AutoAugment
+        (arXiv:1805.09501) is used by arXiv:2112.04710.
 
     Example:
         >>> augmentation("colour")(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)).shape
         torch.Size([4, 3, 8, 8])
     """
-    if kind not in ("none", "colour", "randaugment"):
-        raise ValueError(f"augmentations are 'none', 'colour' and 'randaugment', not {kind!r}")
+    if kind not in ("none", "colour", "randaugment", "autoaugment"):
+        raise ValueError(f"augmentations are 'none', 'colour', 'randaugment' and 'autoaugment', not {kind!r}")
     if kind == "none":
         return None
     if kind == "colour":
         return v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4)], p=0.8)
+    if kind == "autoaugment":
+        return v2.AutoAugment()
     return v2.RandAugment(num_ops=2, magnitude=30, num_magnitude_bins=31)
 
 

@@ -3,95 +3,20 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset, default_collate
+from torch.utils.data import Dataset, TensorDataset
 from torchvision.transforms import v2
 
 from saccade.data.images import LabelledImages, load_digits, load_omniglot
+from saccade.data.records import ImageRecords, Record, class_folders, without_unreadable
 from saccade.data.root import default_root, require
 from saccade.training.data import DataModule
-
-
-@dataclass(frozen=True)
-class Record:
-    """One image: where it is, its class, and for In-shop the part it plays in testing (0 query, 1 gallery)."""
-
-    path: Path
-    label: int
-    part: int = 0
-
-
-class ImageRecords(Dataset[tuple[Any, ...] | None]):
-    """Images of a list of records, decoded and transformed when asked for.
-
-    An image that cannot be read is warned of, with the count so far: in training the next one takes its place, in
-    evaluation it gives `None`, which [`without_unreadable`][saccade.metric.datasets.without_unreadable] leaves out.
-
-    Args:
-        records: What there is.
-        transform: From a PIL image in RGB to a tensor.
-        with_part: Whether samples name their part.
-        train: Which of the two.
-        strict: Raise where an image cannot be read.
-    """
-
-    def __init__(
-        self,
-        records: Sequence[Record],
-        transform: Callable[[Any], Tensor],
-        with_part: bool = False,
-        train: bool = False,
-        strict: bool = False,
-    ) -> None:
-        self.records = list(records)
-        self.transform = transform
-        self.with_part = with_part
-        self.train = train
-        self.strict = strict
-        self.skipped = torch.zeros((), dtype=torch.int64).share_memory_()  # over all loading processes
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> tuple[Any, ...] | None:
-        """(image, label), and the part where it is asked for."""
-        for step in range(len(self) if self.train else 1):
-            record = self.records[(index + step) % len(self)]
-            try:
-                image = Image.open(record.path).convert("RGB")
-            except (UnidentifiedImageError, OSError) as error:
-                message = f"{record.path} cannot be read as an image: {error}"
-                if self.strict:
-                    raise ValueError(message) from None
-                self.skipped += 1
-                warnings.warn(f"{message}; skipped, {int(self.skipped)} so far", stacklevel=2)
-                continue
-            sample = self.transform(image), record.label
-            return (*sample, record.part) if self.with_part else sample
-        if self.train:
-            raise ValueError(f"none of the {len(self)} images can be read; the last tried is {record.path}")
-        return None
-
-
-def without_unreadable(samples: list[tuple[Any, ...] | None]) -> Any:
-    """Join samples to a batch, leaving out those that could not be read.
-
-    Raises:
-        ValueError: None is left.
-    """
-    read = [sample for sample in samples if sample is not None]
-    if not read:
-        raise ValueError(f"none of the {len(samples)} images of a batch can be read")
-    return default_collate(read)
 
 
 def cub_200_2011(root: Path, train: bool) -> list[Record]:
@@ -99,7 +24,7 @@ def cub_200_2011(root: Path, train: bool) -> list[Record]:
     folder = require(root / "CUB_200_2011" / "images", "CUB-200-2011", "the authors' page at Caltech")
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     half = len(classes) // 2
-    return _folders(classes[:half] if train else classes[half:])
+    return class_folders(classes[:half] if train else classes[half:])
 
 
 def cars_196(root: Path, train: bool) -> list[Record]:
@@ -176,7 +101,7 @@ def image_folder(root: Path, train: bool) -> list[Record]:
     folder = require(
         root / ("train" if train else "test"), "the image folder", "you: train/<class>/* and test/<class>/*"
     )
-    return _folders(sorted(path for path in folder.iterdir() if path.is_dir()))
+    return class_folders(sorted(path for path in folder.iterdir() if path.is_dir()))
 
 
 LAYOUTS: dict[str, Callable[[Path, bool], list[Record]]] = {
@@ -343,21 +268,6 @@ def caffe_input(image: Tensor) -> Tensor:
 
 def _tensors(images: LabelledImages) -> TensorDataset:
     return TensorDataset(images.images.float().unsqueeze(1) / 255, images.labels)
-
-
-def _folders(classes: Sequence[Path]) -> list[Record]:
-    endings = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-    records = [
-        Record(path, label)
-        for label, folder in enumerate(classes)
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in endings
-    ]
-    if not records:
-        raise ValueError(
-            f"no images in the {len(classes)} class folders" + (f" of {classes[0].parent}" if classes else "")
-        )
-    return records
 
 
 def _rows(file: Path, *, skip: int, fields: int) -> list[list[str]]:

@@ -9,7 +9,8 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset
 
-from saccade.metric.datasets import Record, cars_196, cub_200_2011, inaturalist_2018, stanford_online_products
+from saccade.data.records import Record
+from saccade.metric.datasets import cars_196, cub_200_2011, inaturalist_2018, stanford_online_products
 
 
 class BaseDataset(Dataset[tuple[Any, Any]]):

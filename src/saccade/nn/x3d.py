@@ -20,161 +20,16 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from saccade.nn.clip_convolutions import PointwiseConv3d, SpatialConv3d, TemporalConv3d
 from saccade.nn.input_spec import InputSpec
+from saccade.nn.x3d_architecture import X3DArchitecture, plain_stages
+from saccade.nn.x3d_blocks import SqueezeExcitation, X3DBlock, X3DHead, X3DStem, round_width
+
+__all__ = ["X3D", "SqueezeExcitation", "X3DBlock", "round_width", "x3d_l", "x3d_m", "x3d_s", "x3d_xs"]
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 DEPTHS = (1, 2, 5, 3)
-
-
-def round_width(width: float, divisor: int = 8, least: int = 8) -> int:
-    """The multiple of `divisor` nearest to a width, and the next one where that is below 0.9 of it.
-
-    Args:
-        width: Channels, not necessarily whole.
-        divisor: What the result is a multiple of.
-        least: The fewest channels.
-
-    Returns:
-        Channels.
-
-    Example:
-        >>> [round_width(width) for width in (3.4, 24, 27)]
-        [8, 24, 32]
-    """
-    rounded = max(least, int(width + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * width else rounded
-
-
-class SqueezeExcitation(nn.Module):
-    """Scale every channel by what the mean over time and space says of all channels (arXiv:1709.01507).
-
-    Args:
-        channels: Of the input.
-        hidden: Between the two layers; `None`: a sixteenth, in whole eights and at least 8.
-
-    Example:
-        >>> SqueezeExcitation(16)(torch.randn(1, 16, 2, 4, 4)).shape
-        torch.Size([1, 16, 2, 4, 4])
-    """
-
-    def __init__(self, channels: int, hidden: int | None = None) -> None:
-        super().__init__()
-        hidden = hidden or round_width(channels / 16)
-        self.reduce = PointwiseConv3d(channels, hidden, bias=True)
-        self.expand = PointwiseConv3d(hidden, channels, bias=True)
-
-    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
-        """Scale the channels of `x`."""
-        return x * torch.sigmoid(self.expand(F.relu(self.reduce(x.mean((2, 3, 4), keepdim=True)))))
-
-
-class X3DBlock(nn.Module):
-    """Widen, convolve every channel by itself, narrow, and add the input.
-
-    Args:
-        in_channels: Of the input.
-        out_channels: Of the output.
-        inner_channels: Of the depth-wise convolution.
-        kernel: Of the depth-wise convolution, in time, height and width; odd.
-        stride: In space; time is never strided.
-        se: Whether squeeze-excitation follows the depth-wise convolution.
-
-    Raises:
-        ValueError: A kernel that is not three odd sides, a stride or a width below 1.
-
-    Note:
-        Source: arXiv:2004.04730, section 3; layers in the order of the authors' code.
-
-    Example:
-        >>> X3DBlock(8, 16, 36, stride=2)(torch.randn(1, 8, 3, 8, 8)).shape
-        torch.Size([1, 16, 3, 4, 4])
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        inner_channels: int,
-        kernel: tuple[int, int, int] = (3, 3, 3),
-        stride: int = 1,
-        se: bool = True,
-    ) -> None:
-        super().__init__()
-        if len(kernel) != 3 or any(side < 1 or side % 2 == 0 for side in kernel):
-            raise ValueError(f"kernel has to be three odd sides, of time, height and width, not {kernel}")
-        if min(in_channels, out_channels, inner_channels, stride) < 1:
-            given = f"{in_channels}, {out_channels}, {inner_channels} and {stride}"
-            raise ValueError(f"channels and stride have to be at least 1, not {given}")
-        self.expand = PointwiseConv3d(in_channels, inner_channels)
-        self.expand_norm: nn.Module = nn.BatchNorm3d(inner_channels)
-        self.depthwise = nn.Conv3d(
-            inner_channels,
-            inner_channels,
-            kernel,
-            (1, stride, stride),
-            padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2),
-            groups=inner_channels,
-            bias=False,
-        )
-        self.depthwise_norm: nn.Module = nn.BatchNorm3d(inner_channels)
-        self.attention = SqueezeExcitation(inner_channels) if se else None
-        self.project = PointwiseConv3d(inner_channels, out_channels)
-        last = nn.BatchNorm3d(out_channels)
-        nn.init.zeros_(last.weight)  # a new block starts as its shortcut
-        self.project_norm: nn.Module = last
-        self.shortcut: nn.Conv3d | None = None
-        self.shortcut_norm: nn.Module | None = None
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = PointwiseConv3d(in_channels, out_channels, stride)
-            self.shortcut_norm = nn.BatchNorm3d(out_channels)
-
-    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h2 w2"]:
-        """Run the block."""
-        branch = F.relu(self.expand_norm(self.expand(x)))
-        branch = self.depthwise_norm(self.depthwise(branch))
-        if self.attention is not None:
-            branch = self.attention(branch)
-        branch = self.project_norm(self.project(F.silu(branch)))
-        if self.shortcut is not None and self.shortcut_norm is not None:
-            x = self.shortcut_norm(self.shortcut(x))
-        return F.relu(branch + x)
-
-
-class X3DStem(nn.Module):
-    """A 1x3x3 convolution of stride 2 in space, and a depth-wise one over five frames."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.spatial = SpatialConv3d(in_channels, channels)
-        self.temporal = TemporalConv3d(channels)
-        self.norm: nn.Module = nn.BatchNorm3d(channels)
-
-    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h2 w2"]:
-        """Run the stem."""
-        return F.relu(self.norm(self.temporal(self.spatial(x))))
-
-
-class X3DHead(nn.Module):
-    """Widen, average over a window, and widen again."""
-
-    def __init__(self, channels: int, inner_channels: int, out_channels: int, norm_embed: bool) -> None:
-        super().__init__()
-        self.expand = PointwiseConv3d(channels, inner_channels)
-        self.norm: nn.Module = nn.BatchNorm3d(inner_channels)
-        self.embed = PointwiseConv3d(inner_channels, out_channels)
-        self.embed_norm: nn.Module = nn.BatchNorm3d(out_channels) if norm_embed else nn.Identity()
-
-    def forward(
-        self, x: Float[Tensor, "b c t h w"], window: tuple[int, int, int] | None
-    ) -> Float[Tensor, "b d t2 h2 w2"]:
-        """Args: `x`, the last map; `window`, what is averaged over with stride 1, `None`: everything."""
-        x = F.relu(self.norm(self.expand(x)))
-        x = x.mean((2, 3, 4), keepdim=True) if window is None else F.avg_pool3d(x, window, stride=1)
-        return F.relu(self.embed_norm(self.embed(x)))
 
 
 class X3D(nn.Module):
@@ -206,8 +61,8 @@ class X3D(nn.Module):
 
     Note:
         Source: arXiv:2004.04730. `features` is the number of inputs of the classifier `fc`; stages are `layer1` to
-        `layer4`. Convolutions start Kaiming normal (fan out), the last norm of each block at zero, the classifier
-        N(0, 0.01).
+        `layer4`, and `architecture` says what they are made of. Convolutions start Kaiming normal (fan out), the last
+        norm of each block at zero, the classifier N(0, 0.01).
 
     Example:
         >>> import torch
@@ -246,26 +101,34 @@ class X3D(nn.Module):
             base = [dim_c1]
             for _ in range(3):
                 base.append(round_width(2 * base[-1]))
-            stages = [max(1, int(width * width_factor + 0.5)) for width in base]
-            widths = [stages[0], *stages]
+            scaled = [max(1, int(width * width_factor + 0.5)) for width in base]
+            widths = [scaled[0], *scaled]
         depths = [math.ceil(depth_factor * depth) for depth in DEPTHS] if depths is None else depths
         if len(widths) != 5 or len(depths) != 4 or min(*widths, *depths) < 1:
             raise ValueError(f"widths are of stem and four stages, depths of four stages, not {widths} and {depths}")
-        self.input_spec = InputSpec(size=crop, frames=frames, stride=stride, mean=MEAN, std=STD)
-        self.in_channels = in_channels
-        self.stem = X3DStem(in_channels, widths[0])
-        channels = widths[0]
-        for number, (width, depth) in enumerate(zip(widths[1:], depths, strict=True), start=1):
+        stages = plain_stages(widths[1:], depths, bottleneck_factor)
+        head = int(bottleneck_factor * widths[-1])
+        plan = X3DArchitecture(frames, crop, widths[0], stages, head, dim_c5, in_channels, stride, norm_embed)
+        self._build(plan, num_classes, dropout)
+
+    def _build(self, plan: X3DArchitecture, num_classes: int, dropout: float) -> None:
+        """Make the layers of an architecture."""
+        self.architecture = plan
+        self.input_spec = InputSpec(size=plan.crop, frames=plan.frames, stride=plan.stride, mean=MEAN, std=STD)
+        self.in_channels = plan.in_channels
+        self.stem = X3DStem(plan.in_channels, plan.stem)
+        channels = plan.stem
+        for number, stage in enumerate(plan.stages, start=1):
             blocks = []
-            for i in range(depth):
-                inner = int(bottleneck_factor * width)
-                blocks.append(X3DBlock(channels, width, inner, stride=2 if i == 0 else 1, se=i % 2 == 0))
-                channels = width
+            for i, block in enumerate(stage):
+                stride = 1 if i else 2
+                blocks.append(X3DBlock(channels, block.out, block.inner, block.kernel, stride, block.attention))
+                channels = block.out
             setattr(self, f"layer{number}", nn.Sequential(*blocks))
-        self.head = X3DHead(channels, int(bottleneck_factor * channels), dim_c5, norm_embed)
+        self.head = X3DHead(channels, plan.head, plan.features, plan.norm_embed)
         self.dropout = nn.Dropout(dropout)
-        self.features = dim_c5
-        self.fc = nn.Linear(dim_c5, num_classes)
+        self.features = plan.features
+        self.fc = nn.Linear(plan.features, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -288,7 +151,8 @@ class X3D(nn.Module):
             ValueError: Another rank or number of channels.
         """
         x = self.clip_features(clips)
-        size, frames = math.ceil(self.input_spec.size / 32), self.input_spec.frames
+        frames = self.input_spec.frames
+        size = math.ceil(self.input_spec.size / 2 ** (1 + len(self.architecture.stages)))
         larger = x.shape[2] > frames or max(x.shape[3:]) > size
         if self.training or not larger:
             return self.fc(self.dropout(self.head(x, None).flatten(1)))
@@ -297,7 +161,7 @@ class X3D(nn.Module):
         return logits.log_softmax(2).logsumexp(1) - math.log(logits.shape[1])
 
     def clip_features(self, clips: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h2 w2"]:
-        """The map after the last stage, 32 times smaller in space and with as many frames.
+        """The map after the last stage, with four stages 32 times smaller in space and with as many frames.
 
         Args:
             clips: Normalised clips.
@@ -313,7 +177,7 @@ class X3D(nn.Module):
         if clips.device.type == "cpu":
             clips = clips.contiguous(memory_format=torch.channels_last_3d)
         x = self.stem(clips)
-        for number in range(1, 5):
+        for number in range(1, 1 + len(self.architecture.stages)):
             x = getattr(self, f"layer{number}")(x)
         return x
 

@@ -1,11 +1,16 @@
-"""Local correlation: how similar is each position of one map to a window of positions in another."""
+"""Local correlation: how similar is each position of one map to a window of positions in another, or in a clip."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import register_flop_formula
 
 _FLOATS = "float16, bfloat16, float32 or float64"
 
@@ -60,6 +65,77 @@ def local_correlation(
     return torch.ops.saccade.local_correlation(a, b, window, dilation)
 
 
+def spatio_temporal_self_similarity(
+    features: Float[Tensor, "b t c h w"],
+    window: tuple[int, int, int] = (5, 9, 9),
+    normalize: bool = True,
+    eps: float = 1e-6,
+) -> Float[Tensor, "b t h w {window[0]} {window[1]} {window[2]}"]:
+    """Similarities of each position of a clip with a window of positions in the frames around its own (STSS).
+
+    `out[n, t, y, x, l, u, v]` is the inner product of the features at `(t, y, x)` with those at
+    `(t + l - L // 2, y + u - U // 2, x + v - U // 2)`, and 0 outside the clip or the map.
+
+    It is [`local_correlation`][saccade.ops.correlation.local_correlation] for each temporal offset, forward and
+    backward: features are unfolded neither in space nor in time, and nothing but the features is kept for the backward
+    pass. In memory the axes lie as (u, v, b, l, t, h, w): similarities of one displacement are beside each other.
+
+    Args:
+        features: Of a clip, frame by frame.
+        window: Temporal offsets L and displacements U and V, all odd, U equal to V. The window may be larger than the
+            map, and reach beyond the clip.
+        normalize: Divide features by their length over channels, `sqrt(sum_c x^2 + eps)`: cosine similarities.
+        eps: Added below that root.
+
+    Returns:
+        Similarities.
+
+    Raises:
+        TypeError: Not a floating-point tensor.
+        ValueError: Another rank, or a window that is not of odd sizes with U equal to V.
+
+    Note:
+        Source: arXiv:2102.07092, section 3.1 and equation 2.
+
+    Example:
+        >>> clip = torch.zeros(1, 3, 1, 5, 5)
+        >>> clip[0, 0, 0, 2, 1] = clip[0, 1, 0, 2, 2] = clip[0, 2, 0, 2, 3] = 1  # a dot goes right
+        >>> similarity = spatio_temporal_self_similarity(clip, (3, 3, 3), normalize=False)
+        >>> similarity[0, 1, 2, 2, :, 1]  # from the dot in the middle frame: before, now, and after
+        tensor([[1., 0., 0.],
+                [0., 1., 0.],
+                [0., 0., 1.]])
+    """
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        came = getattr(features, "dtype", type(features))
+        raise TypeError(f"features have to be a floating-point tensor ({_FLOATS}), not {came}")
+    if features.ndim != 5:
+        raise ValueError(f"features have to be (b, t, c, h, w), not {tuple(features.shape)}")
+    check_window(window)
+    if normalize:
+        features = l2_normalize(features.flatten(0, 1), eps).unflatten(0, features.shape[:2])
+    similarity = torch.ops.saccade.self_similarity(features, window[0], window[1])
+    return similarity.permute(2, 4, 5, 6, 3, 0, 1)
+
+
+def check_window(window: tuple[int, int, int]) -> None:
+    """Raise unless a window in time and space has a middle and is square.
+
+    Args:
+        window: Temporal offsets L and displacements U and V.
+
+    Raises:
+        ValueError: Not three sizes, an even or negative one, or U and V that differ.
+
+    Example:
+        >>> check_window((5, 9, 7))
+        Traceback (most recent call last):
+        ValueError: window has to be (L, U, V), all odd, with U == V, not (5, 9, 7)
+    """
+    if len(window) != 3 or min(window) < 1 or not all(size % 2 for size in window) or window[1] != window[2]:
+        raise ValueError(f"window has to be (L, U, V), all odd, with U == V, not {tuple(window)}")
+
+
 def l2_normalize(x: Float[Tensor, "b c h w"], eps: float = 1e-6) -> Float[Tensor, "b c h w"]:
     """Divide by the length over channels, `sqrt(sum_c x^2 + eps)`, so that a zero vector stays zero.
 
@@ -104,22 +180,48 @@ def _band(a: Tensor, window: int, dilation: int) -> tuple[Tensor, Tensor]:
     return band, band.as_strided((n, window, h, w), (w * wide, dilation, n * w * wide, wide + 1))
 
 
+def _products(a: Tensor, b: Tensor, window: int, dilation: int) -> Iterator[tuple[int, Tensor]]:
+    """Number of a displacement row, and its similarities (b, window, h, w), which the next one overwrites."""
+    n, c, h, w = a.shape
+    reach = window // 2 * dilation
+    rows, searched = _rows(a, b, reach)
+    band, diagonals = _band(a, window, dilation)
+    for i in range(window):
+        target = searched[i * dilation : i * dilation + h].view(h * n, c, w + 2 * reach)
+        torch.bmm(rows.view(h * n, w, c), target, out=band)
+        yield i, diagonals
+
+
+def _gradients(grad: Tensor, a: Tensor, b: Tensor, dilation: int) -> tuple[Tensor, Tensor]:
+    """Gradients of both maps from that of the similarities (b, window, window, h, w)."""
+    window = grad.shape[1]
+    n, c, h, w = a.shape
+    reach = window // 2 * dilation
+    rows, searched = _rows(a, b, reach)
+    band, diagonals = _band(a, window, dilation)
+    grad_rows, grad_searched = torch.zeros_like(rows), torch.zeros_like(searched)
+    for i in range(window):
+        span = slice(i * dilation, i * dilation + h)
+        diagonals.copy_(grad[:, i])  # what lies off the diagonals stays 0
+        target = searched[span].view(h * n, c, w + 2 * reach)
+        grad_rows.view(h * n, w, c).baddbmm_(band, target.transpose(1, 2))
+        grad_searched[span].view(h * n, c, w + 2 * reach).baddbmm_(rows.view(h * n, w, c).transpose(1, 2), band)
+    grad_a = grad_rows.permute(1, 3, 0, 2).contiguous()
+    grad_b = grad_searched[reach : reach + h, :, :, reach : reach + w].permute(1, 2, 0, 3).contiguous()
+    return grad_a, grad_b
+
+
 @torch.library.custom_op(
     "saccade::local_correlation", mutates_args=(), schema="(Tensor a, Tensor b, int window, int dilation) -> Tensor"
 )
 def _correlate(a, b, window, dilation):  # type: ignore[no-untyped-def]
-    n, c, h, w = a.shape
-    reach = window // 2 * dilation
+    n, _, h, w = a.shape
     out = a.new_empty(n, window, window, h, w)
     if out.numel() == 0:
         return out
     with torch.autocast(a.device.type, enabled=False):
-        rows, searched = _rows(a, b, reach)
-        band, diagonals = _band(a, window, dilation)
-        for i in range(window):
-            target = searched[i * dilation : i * dilation + h].view(h * n, c, w + 2 * reach)
-            torch.bmm(rows.view(h * n, w, c), target, out=band)
-            out[:, i] = diagonals
+        for i, similarities in _products(a, b, window, dilation):
+            out[:, i] = similarities
     return out
 
 
@@ -135,24 +237,10 @@ def _(a, b, window, dilation):  # type: ignore[no-untyped-def]
     schema="(Tensor grad, Tensor a, Tensor b, int dilation) -> (Tensor, Tensor)",
 )
 def _correlate_backward(grad, a, b, dilation):  # type: ignore[no-untyped-def]
-    n, c, h, w = a.shape
-    window = grad.shape[1]
-    reach = window // 2 * dilation
     if grad.numel() == 0:
         return torch.zeros_like(a), torch.zeros_like(b)
     with torch.autocast(a.device.type, enabled=False):
-        rows, searched = _rows(a, b, reach)
-        band, diagonals = _band(a, window, dilation)
-        grad_rows, grad_searched = torch.zeros_like(rows), torch.zeros_like(searched)
-        for i in range(window):
-            span = slice(i * dilation, i * dilation + h)
-            diagonals.copy_(grad[:, i])  # what lies off the diagonals stays 0
-            target = searched[span].view(h * n, c, w + 2 * reach)
-            grad_rows.view(h * n, w, c).baddbmm_(band, target.transpose(1, 2))
-            grad_searched[span].view(h * n, c, w + 2 * reach).baddbmm_(rows.view(h * n, w, c).transpose(1, 2), band)
-        grad_a = grad_rows.permute(1, 3, 0, 2).contiguous()
-        grad_b = grad_searched[reach : reach + h, :, :, reach : reach + w].permute(1, 2, 0, 3).contiguous()
-    return grad_a, grad_b
+        return _gradients(grad, a, b, dilation)
 
 
 @_correlate_backward.register_fake
@@ -174,3 +262,78 @@ def _differentiate(ctx, grad):  # type: ignore[no-untyped-def]
 
 
 _correlate.register_autograd(_differentiate, setup_context=_save)
+
+
+def _pairs(frames: int, offsets: int) -> Iterator[tuple[int, slice, slice]]:
+    """Each temporal offset within the clip: its number, the frames that look and those that are looked at."""
+    for number in range(offsets):
+        offset = number - offsets // 2
+        if abs(offset) < frames:
+            looking = slice(max(0, -offset), frames - max(0, offset))
+            yield number, looking, slice(looking.start + offset, looking.stop + offset)
+
+
+@torch.library.custom_op(
+    "saccade::self_similarity", mutates_args=(), schema="(Tensor x, int offsets, int window) -> Tensor"
+)
+def _self_similarity(x, offsets, window):  # type: ignore[no-untyped-def]
+    n, t, _, h, w = x.shape
+    out = x.new_zeros(window, window, n, offsets, t, h, w)
+    if out.numel() == 0:
+        return out
+    with torch.autocast(x.device.type, enabled=False):
+        for number, now, then in _pairs(t, offsets):
+            part = out[:, :, :, number, now]
+            for i, similarities in _products(x[:, now].flatten(0, 1), x[:, then].flatten(0, 1), window, 1):
+                part[i] = similarities.unflatten(0, (n, -1)).movedim(2, 0)
+    return out
+
+
+@_self_similarity.register_fake
+def _(x, offsets, window):  # type: ignore[no-untyped-def]
+    n, t, _, h, w = x.shape
+    return x.new_empty(window, window, n, offsets, t, h, w)
+
+
+@torch.library.custom_op(
+    "saccade::self_similarity_backward", mutates_args=(), schema="(Tensor grad, Tensor x) -> Tensor"
+)
+def _self_similarity_backward(grad, x):  # type: ignore[no-untyped-def]
+    out = torch.zeros_like(x, memory_format=torch.contiguous_format)
+    if grad.numel() == 0:
+        return out
+    with torch.autocast(x.device.type, enabled=False):
+        for number, now, then in _pairs(x.shape[1], grad.shape[3]):
+            part = grad[:, :, :, number, now].movedim((2, 3), (0, 1)).flatten(0, 1)
+            a, b = x[:, now].flatten(0, 1), x[:, then].flatten(0, 1)
+            for span, g in zip((now, then), _gradients(part, a, b, 1), strict=True):
+                out[:, span] += g.unflatten(0, (x.shape[0], -1))
+    return out
+
+
+@_self_similarity_backward.register_fake
+def _(grad, x):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _keep(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(inputs[0])
+
+
+def _return(ctx, grad):  # type: ignore[no-untyped-def]
+    (x,) = ctx.saved_tensors
+    return torch.ops.saccade.self_similarity_backward(grad, x), None, None
+
+
+_self_similarity.register_autograd(_return, setup_context=_keep)
+
+
+@register_flop_formula([torch.ops.saccade.local_correlation, torch.ops.saccade.self_similarity])
+def _products_flops(x_shape: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+    """Of the definition: a product of all channels for each similarity."""
+    return 2 * math.prod(out_shape) * x_shape[-3]
+
+
+@register_flop_formula([torch.ops.saccade.local_correlation_backward, torch.ops.saccade.self_similarity_backward])
+def _gradients_flops(grad_shape: Sequence[int], x_shape: Sequence[int], *_: Any, **__: Any) -> int:
+    return 4 * math.prod(grad_shape) * x_shape[-3]

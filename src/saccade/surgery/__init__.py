@@ -26,7 +26,7 @@ from saccade.surgery.cuts import (
     replace_module,
 )
 from saccade.surgery.hooks import Captured, Probe, edit_output
-from saccade.surgery.layers import frozen, linear_to_conv, recalibrate_bn
+from saccade.surgery.layers import frozen, linear_to_conv, recalibrate_bn, width_of
 from saccade.surgery.names import find_layers, get_module
 
 __all__ = [
@@ -45,4 +45,5 @@ __all__ = [
     "map_modules",
     "recalibrate_bn",
     "replace_module",
+    "width_of",
 ]

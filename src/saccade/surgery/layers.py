@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from saccade.surgery.names import find_layers
+
 
 @contextmanager
 def frozen(*models: nn.Module) -> Iterator[None]:
@@ -124,3 +126,29 @@ def linear_to_conv(linear: nn.Linear, kernel_size: int | tuple[int, int] = 1) ->
             conv.bias.copy_(linear.bias)
     conv.weight.requires_grad_(linear.weight.requires_grad)
     return conv
+
+
+def width_of(stage: nn.Module) -> int:
+    """Channels that a residual stage or block of a convolutional network gives out.
+
+    Args:
+        stage: A residual block, or a sequence of them.
+
+    Returns:
+        The output channels of its last convolution that is not on a shortcut.
+
+    Raises:
+        ValueError: There is no convolution in it.
+
+    Example:
+        >>> width_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 16, 1)))
+        16
+    """
+    layers = find_layers(stage, (nn.Conv2d, nn.Conv3d))
+    shortcuts = ("downsample", "shortcut")
+    branch = [
+        layer for name, layer in layers.items() if not any(part.startswith(shortcuts) for part in name.split("."))
+    ]
+    if not branch:
+        raise ValueError(f"there is no convolution in {type(stage).__name__}: the width of what it gives is not known")
+    return int(branch[-1].out_channels)  # type: ignore[arg-type]

@@ -15,7 +15,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor, nn
 
 from saccade.nn.input_spec import InputSpec
-from saccade.nn.on_clips import OnClips
+from saccade.nn.on_clips import OnClips, OnTokens
+from saccade.nn.video_vit import VideoTransformer
 from saccade.surgery import insert_after
 from saccade.training.recipes import find_recipe, recipes
 from saccade.training.task import Task
@@ -60,7 +61,8 @@ def build_model(name: str, arguments: Sequence[str] = ()) -> nn.Module:
 def insert_block(model: nn.Module, what: str, example: Tensor) -> nn.Module:
     """Put a block behind a layer, as text says.
 
-    A block that is called as `block(x, num_frames)` is wrapped in [`OnClips`][saccade.nn.on_clips.OnClips].
+    A block that is called as `block(x, num_frames)` is wrapped in [`OnClips`][saccade.nn.on_clips.OnClips], and in a
+    video transformer in [`OnTokens`][saccade.nn.on_clips.OnTokens].
 
     Args:
         model: Is changed.
@@ -85,7 +87,11 @@ def insert_block(model: nn.Module, what: str, example: Tensor) -> nn.Module:
         raise ValueError(f"a block to insert is 'LAYER=CLASS_PATH key=value ...', not {what!r}")
     block = build_model(path, words[1:])
     if "num_frames" in inspect.signature(block.forward).parameters:
-        block = OnClips(block, example.shape[2] if example.ndim == 5 else None)
+        frames = example.shape[2] if example.ndim == 5 else None
+        if isinstance(model, VideoTransformer):
+            block = OnTokens(block, model.frames // model.tubelet)
+        else:
+            block = OnClips(block, frames)
     device = example.device
     insert_after(model, layer, block.to(device), example=example, as_name=f"block_{path.rpartition('.')[2]}")
     return block

@@ -1,0 +1,1 @@
+"""Claims of this domain, one module a method."""
