@@ -249,6 +249,7 @@ def test_what_can_be_shared_is_told_by_the_machine() -> None:
         arrangements(whole, "cpu", 1)
 
 
+@pytest.mark.usefixtures("unchecked")  # a text in memory is no file
 def test_a_copy_waits_until_all_are_ready(capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"model": "empty", "batch_sizes": [3], "steps": 4, "warmup": 0, "sampler": None, "input_spec": [2]}
     told = io.StringIO(

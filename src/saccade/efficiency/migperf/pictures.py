@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from saccade.efficiency.migperf.inventory import ACTIVITY, MEMORY_USED, POWER, UTILISATION
 from saccade.efficiency.migperf.records import RunRecord
@@ -66,6 +67,8 @@ def sweep_picture(records: Sequence[RunRecord]) -> np.ndarray:
         sizes = sorted({record.batch_size for record in records})
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.grid(color="#00000014")
         axes.legend(frameon=False, fontsize=8)
     return _pixels(figure)
@@ -97,7 +100,7 @@ def phases_picture(records: Sequence[RunRecord]) -> np.ndarray:
     axes.set_yticks(range(len(records)), names)
     axes.invert_yaxis()
     axes.set(xlabel="ms a step")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
     return _pixels(figure)
 
 
