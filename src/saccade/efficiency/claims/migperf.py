@@ -63,8 +63,9 @@ def _batch(cell: Cell) -> Outcome:
 def _agreement(cell: Cell, size: int) -> float:
     """How far the harness's medians are from those of torch.utils.benchmark (%).
 
-    Both take turns, a batch each; what counts is the median of the ratios of a turn, which other work on the machine
-    moves little, as it meets both alike: medians of each side apart jump where half of all batches are interrupted.
+    Both take turns, five batches each; what counts is the median of the ratios batch by batch, which other work on the
+    machine moves little, as it meets both alike: medians of each side apart jump where half of all batches are
+    interrupted.
     """
     from torch.utils.benchmark import Timer  # on import it looks for a CUDA toolkit, and says so where there is none
 
@@ -81,9 +82,10 @@ def _agreement(cell: Cell, size: int) -> float:
     timer = Timer("step()", globals={"step": step})
     ratios: list[float] = []
     for number in range(int(cell.settings["rounds"])):
-        ours = closed_loop([step], 1, size, 2, wait).phases["latency"][0]
-        ratios.append(ours / timer.timeit(1).median)
-        cell.progress(0.5 + 0.5 * number / cell.settings["rounds"])
+        ours = closed_loop([step], 5, size, 3, wait).phases["latency"]
+        ratios += [seconds / timer.timeit(1).median for seconds in ours]
+        if number % 20 == 0:
+            cell.progress(0.5 + 0.5 * number / cell.settings["rounds"])
     return 100 * abs(statistics.median(ratios) - 1)
 
 
@@ -101,7 +103,7 @@ def _tenants(cell: Cell) -> Outcome:
             {"one GPU that all share": shared, "a slice for each": tails},
             3.0,
             "slices that one neighbour asks for",
-            "ms",
+            "p99 (ms)",
         )
         outcome.pictures = {caption: picture}
     return outcome
@@ -198,8 +200,8 @@ MIGPERF = Claim(
     },
     budgets={
         "smoke": Budget(1, {"steps": 10, "rounds": 3, "duration": 60, "curve": False, "wishes": 20}),
-        "small": Budget(5, {"steps": 200, "rounds": 300, "duration": 600, "curve": True, "wishes": 300}),
-        "full": Budget(10, {"steps": 1000, "rounds": 1000, "duration": 3600, "curve": True, "wishes": 3000}),
+        "small": Budget(5, {"steps": 200, "rounds": 80, "duration": 600, "curve": True, "wishes": 300}),
+        "full": Budget(10, {"steps": 1000, "rounds": 400, "duration": 3600, "curve": True, "wishes": 3000}),
     },
     run=run_migperf,
     axes={"p99": Axis("slices that one neighbour asks for", "p99 of quiet tenants (ms)")},
@@ -207,6 +209,9 @@ MIGPERF = Claim(
         "No GPU was cut for this: what depends on real slices (throughput over their size, activity, energy, MPS "
         "against slices on hardware) is left out, and the queue shows the reason for isolation, not its size on a GPU. "
         "Isolation wins the 99th percentile once a neighbour asks for more than is left; with a neighbour of one slice "
-        "sharing wins that, too, as the curve shows. Times are of a machine that may do other work."
+        "sharing wins that, too, as the curve shows. Times are of a machine that may do other work: there the "
+        "medians of all batches, and of turns, differed from torch.utils.benchmark's by up to 11 % on average over seeds "
+        "(one of five seeds by 49 %), single batches in turn by 8 %, before ratios batch by batch in turns of five were "
+        "taken."
     ),
 )
