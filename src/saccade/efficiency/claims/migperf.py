@@ -209,9 +209,8 @@ MIGPERF = Claim(
         "No GPU was cut for this: what depends on real slices (throughput over their size, activity, energy, MPS "
         "against slices on hardware) is left out, and the queue shows the reason for isolation, not its size on a GPU. "
         "Isolation wins the 99th percentile once a neighbour asks for more than is left; with a neighbour of one slice "
-        "sharing wins that, too, as the curve shows. Times are of a machine that may do other work: there the "
-        "medians of all batches, and of turns, differed from torch.utils.benchmark's by up to 11 % on average over seeds "
-        "(one of five seeds by 49 %), single batches in turn by 8 %, before ratios batch by batch in turns of five were "
-        "taken."
+        "sharing wins that, too, as the curve shows. Times are of a machine that may do other work: medians "
+        "of all batches differed there from torch.utils.benchmark's by 11 % on average over seeds, medians of turns by 7 %, "
+        "single batches in turn by 8 %, before ratios batch by batch in turns of five were taken."
     ),
 )

@@ -137,7 +137,7 @@ def sharing_picture(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
         places + 0.2, [row["worst_p99_ms"] or 0.0 for row in rows], 0.36, color=COLOURS[1], label="slowest copy's p99"
     )
     right.set(xlabel="ms a batch")
-    right.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
     for axes in (left, right):
         axes.set_yticks(places, names if axes is left else [""] * len(rows))
         axes.invert_yaxis()
