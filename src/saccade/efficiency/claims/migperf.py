@@ -210,7 +210,7 @@ MIGPERF = Claim(
         "against slices on hardware) is left out, and the queue shows the reason for isolation, not its size on a GPU. "
         "Isolation wins the 99th percentile once a neighbour asks for more than is left; with a neighbour of one slice "
         "sharing wins that, too, as the curve shows. Times are of a machine that may do other work: medians "
-        "of all batches differed there from torch.utils.benchmark's by 11 % on average over seeds, medians of turns by 7 %, "
+        "of all batches differed there from torch.utils.benchmark's by 11 % on average, medians of turns by 7 %, "
         "single batches in turn by 8 %, before ratios batch by batch in turns of five were taken."
     ),
 )
