@@ -47,10 +47,11 @@ class Method:
 
     @property
     def recipe_commands(self) -> tuple[str, ...]:
-        """What one types to run each recipe: attribution is scored, searches run, the others trained."""
+        """What one types to run each recipe: attribution is scored, searches, measurements run, the others trained."""
         kinds = {
             "explain/pointing": "saccade pointing {} --root ROOT --weights FILE",
             "efficiency/weaknas": "saccade nas-search SOURCE --recipe {}",
+            "efficiency/migperf": "saccade bench jobs {}",
         }
         commands = (
             next((text for start, text in kinds.items() if recipe.startswith(start)), "saccade fit --config {}")
@@ -572,6 +573,26 @@ METHODS: tuple[Method, ...] = (
         ),
         repository="MLSysOps/MIGProfiler",
         licence="MIT",
+        parts=(
+            "saccade.efficiency:benchmark",
+            "saccade.efficiency:compare",
+            "saccade.efficiency:compare_sharing",
+            "saccade.efficiency:plan_layout",
+            "saccade.efficiency:maximal_layouts",
+            "saccade.efficiency:poisson_arrivals",
+            "saccade.efficiency:DeviceManager",
+            "saccade.efficiency:PartitionController",
+            "saccade.efficiency:Sampler",
+            "saccade.efficiency:PrometheusExporter",
+        ),
+        claim="saccade.efficiency.claims.migperf:MIGPERF",
+        recipes=(
+            "efficiency/migperf-infer-a100",
+            "efficiency/migperf-train-a100",
+            "efficiency/migperf-text-a100",
+            "efficiency/migperf-share-a30",
+        ),
+        checkpoints="none: it measures",
     ),
     Method(
         slug="mmp",

@@ -203,6 +203,7 @@ def test_rounds_are_judged_by_the_whole_table() -> None:
     top = set(np.argsort(-values)[: math.ceil(0.1 * len(values))].tolist())
     for row, pool in zip(quality, search.pool_members, strict=True):
         assert row["mean"] == pytest.approx(values[pool].mean())
+        assert -1 <= row["kendall"] <= row["spearman_all"] <= 1  # the pool is the harder part
         assert row["top_10%"] == pytest.approx(np.mean([member in top for member in pool.tolist()]))
 
 

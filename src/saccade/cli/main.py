@@ -10,10 +10,11 @@ from typing import Any
 import typer
 
 from saccade import __version__
-from saccade.cli.bench import bench
+from saccade.cli.bench_group import bench_group
 from saccade.cli.compress import compress, decompress
 from saccade.cli.convert import convert
 from saccade.cli.explain import explain
+from saccade.cli.export import export
 from saccade.cli.fit_density import fit_density
 from saccade.cli.lightning import SUBCOMMANDS, lightning
 from saccade.cli.methods import list_methods, show
@@ -38,17 +39,18 @@ app = typer.Typer(
 app.command("list")(list_methods)
 app.command()(show)
 app.command()(reproduce)
-app.command()(bench)
 app.command()(compress)
 app.command()(convert)
 app.command()(decompress)
 app.command()(explain)
+app.command()(export)
 app.command("fit-density")(fit_density)
 app.command("nas-search")(nas_search)
 app.command()(pointing)
 app.command()(predict)
 app.command()(profile)
 app.command()(smooth)
+app.add_typer(bench_group, name="bench")
 app.add_typer(search, name="search")
 
 

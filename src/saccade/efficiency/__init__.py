@@ -11,6 +11,19 @@ from saccade.efficiency.compression import CompressionReport, LayerSize, compres
 from saccade.efficiency.deep_k_means import KMeansRegularizer
 from saccade.efficiency.energy import EnergyReport, EnergyTable, energy_report, layer_cost
 from saccade.efficiency.lenet import LeNetCaffe
+from saccade.efficiency.migperf import (
+    BenchResult,
+    DeviceManager,
+    PartitionController,
+    PrometheusExporter,
+    Sampler,
+    benchmark,
+    compare,
+    compare_sharing,
+    maximal_layouts,
+    plan_layout,
+    poisson_arrivals,
+)
 from saccade.efficiency.nas_tables import load_ec_nasbench, load_nasbench201_json, load_nasbench_macro, load_table
 from saccade.efficiency.predictors import MLP, Ridge, predictor
 from saccade.efficiency.rows import cluster_rows, rows_of
@@ -44,11 +57,13 @@ from saccade.ops.clustering import KMeans, assign, kmeans
 
 __all__ = [
     "MLP",
+    "BenchResult",
     "Cell",
     "ChoiceSpace",
     "ClusteredModel",
     "CompressedFile",
     "CompressionReport",
+    "DeviceManager",
     "EnergyReport",
     "EnergyTable",
     "KMeans",
@@ -57,9 +72,12 @@ __all__ = [
     "LayerSize",
     "LeNetCaffe",
     "LocalSearch",
+    "PartitionController",
+    "PrometheusExporter",
     "RandomSearch",
     "RegularizedEvolution",
     "Ridge",
+    "Sampler",
     "Search",
     "SearchResult",
     "SearchSpace",
@@ -75,8 +93,11 @@ __all__ = [
     "WeakPredictorSearch",
     "WideResNet",
     "assign",
+    "benchmark",
     "cluster_rows",
     "cluster_weights",
+    "compare",
+    "compare_sharing",
     "compression_report",
     "edge_codes",
     "energy_report",
@@ -88,7 +109,10 @@ __all__ = [
     "load_nasbench_macro",
     "load_table",
     "log_expected_improvement",
+    "maximal_layouts",
     "one_hot",
+    "plan_layout",
+    "poisson_arrivals",
     "pool_schedule",
     "predictor",
     "rank",

@@ -127,6 +127,7 @@ class WeakPredictorSearch(Search):
         self.predictions: np.ndarray | None = None
         self.free: dict[int, tuple[str, float]] = {}
         self.pool_members: list[np.ndarray] = []
+        self.round_predictions: list[np.ndarray] = []
         self.rounds: list[dict[str, Any]] = []
 
     def settings(self) -> dict[str, Any]:
@@ -195,6 +196,7 @@ class WeakPredictorSearch(Search):
             value = self.values.get(top)
             self.free[len(known)] = (top, float(self.evaluate(self.space.describe(top))) if value is None else value)
         self.pool_members.append(order[: self.pools[min(number, len(self.pools) - 1)]])
+        self.round_predictions.append(self.predictions.mean(axis=0).astype(np.float32))
         self.rounds.append({"evaluated": len(known), "best": float(observed.max())})
         return order
 
@@ -211,16 +213,20 @@ def round_quality(
         shares: Top shares of the table.
 
     Returns:
-        For each round: `evaluated`, `mean` of the pool, and for each share `top_1%` and so on, how much of the pool
-        belongs to it.
+        For each round: `evaluated`; `mean` of the pool; for each share `top_1%` and so on, how much of the pool belongs
+        to it; `kendall` and `spearman`, the rank correlation of the predictor with the truth in the pool, and
+        `spearman_all` in the whole table.
     """
     values = table.values(metric)
     ranks = np.empty(len(values))
     ranks[np.argsort(-values, kind="stable")] = np.arange(len(values)) / len(values)
     found = []
-    for row, members in zip(search.rounds, search.pool_members, strict=True):
+    for row, members, guess in zip(search.rounds, search.pool_members, search.round_predictions, strict=True):
         shares_of = {f"top_{share:.0%}": float((ranks[members] < share).mean()) for share in shares}
-        found.append({"evaluated": row["evaluated"], "mean": float(values[members].mean()), **shares_of})
+        correlation = rank_correlation(guess[members], values[members])
+        everywhere = {"spearman_all": rank_correlation(guess, values)["spearman"]}
+        means = {"evaluated": row["evaluated"], "mean": float(values[members].mean())}
+        found.append({**means, **shares_of, **correlation, **everywhere})
     return found
 
 

@@ -211,6 +211,6 @@ def log_bessel(order: float, kappa: Tensor) -> Tensor:
 
     Example:
         >>> log_bessel(0.5, torch.tensor(1.0))
-        tensor(-0.0643)
+        tensor(-0.0644)
     """
     return _LogBessel.apply(order, kappa)

@@ -145,7 +145,7 @@ NEURAL_MANIFOLD_ODE = Claim(
         "wrapped": Data("samples of four wrapped normals on the sphere", settings={"points": 6000}),
         "checkerboard": Data("samples of eight cells of a checkerboard on the sphere", settings={"points": 6000}),
         "volcano": Data("826 volcanic eruptions (NOAA)", needs="earth", paper={"flow": -6.05}),
-        "earthquake": Data("6,119 significant earthquakes (NOAA)", needs="earth", paper={"flow": 0.14}),
+        "earthquake": Data("6,119 significant earthquakes (NOAA)", needs="earth", paper={"flow": 0.14}, seeds=12),
         "flood": Data("4,874 large floods (Dartmouth Flood Observatory)", needs="earth", paper={"flow": 1.11}),
         "fire": Data("12,808 active fires (NASA)", needs="earth", paper={"flow": -0.80}),
     },
@@ -159,6 +159,7 @@ NEURAL_MANIFOLD_ODE = Claim(
     limits=(
         "Trained for 250 steps of 256 events; the figures of later work come from 100,000 steps in double precision, "
         "and volcano's depends on near-duplicate events. The flow on longitude and latitude has the same network, "
-        "steps and rate, on angles scaled to unit deviation."
+        "steps and rate, on angles scaled to unit deviation. Three seeds had left its comparison on earthquakes open "
+        "(+0.18 nats, lower bound -0.03, where 0.1 is asked for); there are twelve since."
     ),
 )
