@@ -24,7 +24,7 @@ from saccade.ops.frame_attention import (
 
 APPROXIMATIONS = ("orthoformer", "nystrom", "performer")
 
-PIECE = {"cpu": 2**20, "cuda": 2**25}
+PIECE = {"cpu": 2**21, "cuda": 2**25}
 """Numbers of trajectory tokens worked on at a time; what fits the cache of a CPU, and what fills a GPU."""
 
 
