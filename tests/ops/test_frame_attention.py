@@ -10,8 +10,6 @@ from torch import Tensor
 from saccade.ops.features import orthogonal_gaussian, positive_features
 from saccade.ops.frame_attention import (
     frame_attention,
-    frame_pooling,
-    frame_pooling_pays,
     iterative_inverse,
     nystrom_attention,
     orthoformer_attention,
@@ -38,18 +36,6 @@ def definition(q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:
                 for w, value in zip(weight, v[i, rows], strict=True):
                     out[i, j, f] += w / sum(weight) * value
     return out
-
-
-def test_pooling_frame_by_frame_is_fused_attention() -> None:
-    q = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
-    k, v = (torch.randn(2 * 3, 3, 7, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert frame_pooling_pays(q, k, v)
-    fused = torch.nn.functional.scaled_dot_product_attention(q.repeat_interleave(3, 0), k, v)
-    torch.testing.assert_close(frame_pooling(q, k, v), fused.unflatten(0, (2, 3)).transpose(2, 3))
-    assert torch.autograd.gradcheck(frame_pooling, (q, k, v))
-    assert not frame_pooling_pays(q.half())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not frame_pooling_pays(q)
 
 
 def test_exact_attention_is_the_definition() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -83,14 +81,8 @@ def smallest_of_rows(values: Float[Tensor, "b m"], k: int) -> tuple[Float[Tensor
 
 
 def _sort(rows: Tensor) -> Tensor:
-    """Sort rows in place, shared out among torch's threads where they hold enough."""
-    threads = torch.get_num_threads() if rows.numel() > 2**16 else 1
-    parts: list[np.ndarray] = [part.numpy() for part in rows.chunk(threads)]
-    if len(parts) == 1:
-        parts[0].sort(axis=1)
-        return rows
-    with ThreadPoolExecutor(len(parts)) as pool:  # numpy lets go of the interpreter while it sorts
-        list(pool.map(lambda part: part.sort(axis=1), parts))
+    """Sort rows in place."""
+    rows.numpy().sort(axis=1)
     return rows
 
 

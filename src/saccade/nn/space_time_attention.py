@@ -17,8 +17,6 @@ from torch.utils.checkpoint import checkpoint
 from saccade.ops.features import orthogonal_gaussian
 from saccade.ops.frame_attention import (
     fold_frames,
-    frame_pooling,
-    frame_pooling_pays,
     nystrom_attention,
     orthoformer_attention,
     performer_attention,
@@ -26,7 +24,7 @@ from saccade.ops.frame_attention import (
 
 APPROXIMATIONS = ("orthoformer", "nystrom", "performer")
 
-PIECE = {"cpu": 2**20, "cuda": 2**25}
+PIECE = {"cpu": 2**21, "cuda": 2**25}
 """Numbers of trajectory tokens worked on at a time; what fits the cache of a CPU, and what fills a GPU."""
 
 
@@ -286,8 +284,6 @@ class TrajectoryAttention(JointSpaceTimeAttention):
     def _pool(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Trajectory tokens (b, t, n, d) of some queries; keys and values have their frames in the batch."""
         times = keys.shape[0] // q.shape[0]
-        if not (self.training and self.attn_drop) and frame_pooling_pays(q, keys, values):
-            return frame_pooling(q, keys, values).flatten(3)
         queries = q.unsqueeze(1).expand(-1, times, -1, -1, -1).flatten(0, 1)
         return self.attend(queries, keys, values).transpose(1, 2).flatten(2).unflatten(0, (-1, times))
 

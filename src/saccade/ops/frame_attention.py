@@ -13,7 +13,7 @@ All take tokens frame-major, index `f * p + cell`, without a class token; the le
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -64,79 +64,6 @@ def frame_attention(
         queries, fold_frames(k, num_frames), fold_frames(v, num_frames), dropout_p=dropout
     )
     return pooled.unflatten(0, (batch, num_frames)).permute(0, 2, 3, 1, 4)
-
-
-def frame_pooling_pays(*tensors: Tensor) -> bool:
-    """Whether [`frame_pooling`][saccade.ops.frame_attention.frame_pooling] is faster than torch's fused attention.
-
-    Args:
-        *tensors: Queries, keys and values.
-
-    Returns:
-        On a CPU in single or double precision, where torch is not compiling: its fused kernel is slow for few keys.
-    """
-    plain = all(x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) for x in tensors)
-    return plain and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
-
-
-def frame_pooling(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "bt h p d"], v: Float[Tensor, "bt h p d"]
-) -> Float[Tensor, "b t n h d"]:
-    """Exact attention of queries to each frame, frame by frame, so that logits stay in the cache.
-
-    Nothing is kept for the way back but the arguments and the result: logits are computed again there.
-
-    Args:
-        q: Queries of a clip.
-        k: Keys, frames folded into the batch.
-        v: Values, the same.
-
-    Returns:
-        One pooled value for each query and frame.
-
-    Example:
-        >>> frame_pooling(torch.randn(2, 3, 5, 8), torch.randn(8, 3, 7, 8), torch.randn(8, 3, 7, 8)).shape
-        torch.Size([2, 4, 5, 3, 8])
-    """
-    return _FramePooling.apply(q, k, v)
-
-
-class _FramePooling(torch.autograd.Function):
-    """softmax(q k^T / sqrt(d)) v, and its five products on the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        batch, heads, count, _ = q.shape
-        times = len(k) // batch
-        out = q.new_empty(batch, times, count, heads, v.shape[-1])
-        for frame in range(len(k)):
-            attention = _attention(q[frame // times], k[frame])
-            out[frame // times, frame % times] = torch.bmm(attention, v[frame]).transpose(0, 1)
-        ctx.save_for_backward(q, k, v, out)
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v, out = ctx.saved_tensors
-        times, scale = out.shape[1], q.shape[-1] ** -0.5
-        grad_q, grad_k, grad_v = torch.zeros_like(q), torch.empty_like(k), torch.empty_like(v)
-        for frame in range(len(k)):
-            clip = frame // times
-            got = grad[clip, frame % times].transpose(0, 1).contiguous()
-            inner = (got * out[clip, frame % times].transpose(0, 1)).sum(-1, keepdim=True)
-            attention = _attention(q[clip], k[frame])
-            grad_v[frame] = torch.bmm(attention.mT, got)
-            logits = torch.bmm(got, v[frame].mT).sub_(inner).mul_(attention).mul_(scale)
-            grad_q[clip] += torch.bmm(logits, k[frame])
-            grad_k[frame] = torch.bmm(logits.mT, q[clip])
-        return grad_q, grad_k, grad_v
-
-
-def _attention(q: Tensor, k: Tensor) -> Tensor:
-    """(h, n, p)."""
-    logits = torch.baddbmm(q.new_empty(()), q, k.mT, beta=0, alpha=q.shape[-1] ** -0.5)
-    return logits.softmax(-1)
 
 
 def fold_frames(x: Float[Tensor, "b h m d"], num_frames: int) -> Float[Tensor, "bt h p d"]:
