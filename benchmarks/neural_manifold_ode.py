@@ -28,7 +28,7 @@ def charted_log_prob(flow: ManifoldCNF, x: Tensor) -> Tensor:
         def velocity(t: Tensor, v: Tensor, centre: Tensor = centre) -> tuple[Tensor, Tensor]:
             v = v if v.requires_grad else v.requires_grad_()
             y = sphere.exp(centre, v)
-            dv = sphere.dlog(centre, y, field(t, y))
+            dv = sphere.tangent_project(centre, sphere.dlog(centre, y, field(t, y)))
             trace = torch.zeros_like(v[:, 0])
             for coordinate in range(v.shape[1]):
                 trace = trace + torch.autograd.grad(dv[:, coordinate].sum(), v, create_graph=True)[0][:, coordinate]

@@ -1,5 +1,6 @@
 """Flows."""
 
+import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -343,3 +344,19 @@ def _wild() -> ManifoldODE:
 
 def test_the_uniform_density_is_everywhere_the_same() -> None:
     assert SphereUniform(Sphere(2)).sample((7, 2)).shape == (7, 2, 3)
+
+
+def test_the_benchmark_compares_at_like_errors() -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "neural_manifold_ode.py"
+    spec = importlib.util.spec_from_file_location("benchmark", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    torch.manual_seed(0)
+    flow, x = sphere_cnf(hidden=16, scale=1.0).double(), Sphere(2).uniform(20).double()
+    ours, peer = (flow.log_prob(x).detach(), module.charted_log_prob(flow, x).detach())
+    flow.ode.step_size = 1 / 100
+    exact = flow.log_prob(x).detach()
+    assert float((ours - exact).abs().max()) < 1e-5
+    assert float((peer - exact).abs().max()) < 1e-5
