@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import jacrev
 
 from saccade.flows import Euclidean, Hyperboloid, Manifold, Product, Sphere
-from saccade.flows.manifolds import angle_over_sine, angle_over_sine_slope, cosine, sinc
+from saccade.flows.ratios import angle_over_sine, angle_over_sine_slope, cosine, sinc
 
 SPACES = [Sphere(1), Sphere(2), Sphere(4), Hyperboloid(1), Hyperboloid(2), Hyperboloid(5), Euclidean(3)]
 SPACES_AND_PRODUCTS: list[Manifold] = [*SPACES, Product(Sphere(2), Hyperboloid(2), Euclidean(1))]

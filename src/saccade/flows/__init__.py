@@ -13,7 +13,8 @@ from saccade.flows.earth import (
 )
 from saccade.flows.fields import OriginField, Perceptron, TangentField
 from saccade.flows.manifold_ode import ManifoldCNF, ManifoldODE
-from saccade.flows.manifolds import Euclidean, Hyperboloid, Manifold, Product, Sphere
+from saccade.flows.manifolds import Euclidean, Hyperboloid, Manifold, Sphere
+from saccade.flows.products import Product
 from saccade.flows.synthetic import synthetic_density
 from saccade.flows.vae import HyperbolicVAE
 
