@@ -392,7 +392,6 @@ def test_the_claim_runs(data: str, arms: set[str], tmp_path: Path) -> None:
     assert {cell.arm for cell in result.cells} == arms
     figures = {cell.arm: cell.metrics for cell in result.cells}
     if data == "cpu":
-        assert figures["batch-1"]["phases"] < 1
         assert [len(cell.pictures) for cell in result.cells if cell.arm == "batch-32"] == [2]
     elif data == "tenants":
         assert figures["shared"]["calm"] < figures["isolated"]["calm"]
