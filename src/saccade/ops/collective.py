@@ -1,0 +1,34 @@
+"""Sums over all processes that gradients flow through."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_reduce
+
+
+def sum_over_processes(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """The sum over the processes; `x` itself in one process alone.
+
+    Its gradient is the sum of the processes' gradients. A loss of such sums is the joined batch's in every process, and
+    `DistributedDataParallel`, which takes the mean over processes, then follows its gradient exactly.
+
+    Args:
+        x: Of the same shape in every process.
+
+    Returns:
+        The sum, the same in every process.
+
+    Example:
+        >>> import torch
+        >>> sum_over_processes(torch.ones(2))
+        tensor([1., 1.])
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return x
+    return all_reduce(x)
+
+
+def process_count() -> int:
+    """Processes that train together; 1 where there is no group."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
