@@ -32,3 +32,22 @@ def sum_over_processes(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
 def process_count() -> int:
     """Processes that train together; 1 where there is no group."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def of_first_process(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """The first process's tensor in all processes, `x` itself in one process alone: a random number that all share.
+
+    Args:
+        x: Of the same shape in every process; without a gradient.
+
+    Returns:
+        The first process's.
+
+    Example:
+        >>> import torch
+        >>> of_first_process(torch.ones(2))
+        tensor([1., 1.])
+    """
+    if process_count() > 1:
+        distributed.broadcast(x, 0)
+    return x
