@@ -14,7 +14,7 @@ from saccade.adaptation import Classifier, CosinePredictor, Labelled, MiSTLoss, 
 from saccade.adaptation.method import DomainBatch, Moment
 from saccade.adaptation.mico import draw_lambda
 from saccade.adaptation.self_training import PseudoLabelling
-from saccade.adaptation.semi_supervised import SourceAndTarget
+from saccade.adaptation.semi_supervised import supervised_loss
 
 WORLD, CLASSES, LAM = 2, 3, 0.3
 CASES = {"some": (0.85, 0.85), "one process alone": (0.0, 1.0), "none": (1.0, 1.0)}
@@ -51,7 +51,9 @@ def losses(name: str, f: nn.Module, g: nn.Module, data: tuple[Labelled, Labelled
     if name == "mist":
         mist = MiSTLoss(threshold)(f, source, target, unlabelled, LAM, None, *partners)
         return mist.loss, [mist.target.selected, mist.source.selected]
-    method = PseudoLabelling(f, threshold) if name == "pseudo" else SourceAndTarget(f)  # type: ignore[arg-type]
+    if name == "s+t":
+        return supervised_loss(f, [source, target]), []  # type: ignore[arg-type]
+    method = PseudoLabelling(f, threshold)  # type: ignore[arg-type]
     (update,) = method.updates(DomainBatch([source], [unlabelled], target), Moment(0, 1))
     return update.loss, []
 

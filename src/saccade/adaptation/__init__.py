@@ -7,7 +7,6 @@ from saccade.adaptation.mico import DeCoTa, DeCoTaOutput, decota_losses
 from saccade.adaptation.networks import Classifier, digit_classifier, timm_classifier
 from saccade.adaptation.schedules import InverseDecayLR, adaptation_factor, inverse_decay_lr
 from saccade.adaptation.self_training import MiST, MiSTLoss, MiSTOutput, PseudoLabelling
-from saccade.adaptation.semi_supervised import SourceAndTarget
 
 __all__ = [
     "AdaptationMethod",
@@ -27,7 +26,6 @@ __all__ = [
     "PredictionConditioning",
     "Predictions",
     "PseudoLabelling",
-    "SourceAndTarget",
     "Update",
     "adaptation_factor",
     "cosine_classifier",

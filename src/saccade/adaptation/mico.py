@@ -24,8 +24,8 @@ built. With several processes every loss is that of the joined batch, and $\lamb
     task = DomainAdaptation(method, ...)
 
 [`MiST`][saccade.adaptation.MiST] is the paper's ablation with one network,
-[`PseudoLabelling`][saccade.adaptation.PseudoLabelling] does without mixup as well, and
-[`SourceAndTarget`][saccade.adaptation.SourceAndTarget] is the baseline S+T.
+[`PseudoLabelling`][saccade.adaptation.PseudoLabelling] does without mixup as well; the baseline S+T, all labels and
+nothing else, is [`SourceOnly`][saccade.adaptation.SourceOnly] on batches with labelled target images.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from saccade.adaptation.cosine_predictor import CosinePredictor
 from saccade.adaptation.method import Labelled, Moment, Predictions, Update, check_labels
 from saccade.adaptation.networks import Classifier
-from saccade.adaptation.semi_supervised import SemiSupervised, joined_counts, union_loss
+from saccade.adaptation.semi_supervised import SemiSupervised, joined_counts, supervised_loss
 from saccade.ops.collective import of_first_process, process_count, sum_over_processes
 
 
@@ -356,9 +356,9 @@ class DeCoTa(SemiSupervised):
 
     def pretraining(self, source: Labelled, target: Labelled) -> Iterator[Update]:
         """S+T of f, and of g where it started apart."""
-        yield Update("f", union_loss(self.f, [source, target]))
+        yield Update("f", supervised_loss(self.f, [source, target]))
         if not self.same_start:
-            yield Update("g", union_loss(self.g, [source, target]))
+            yield Update("g", supervised_loss(self.g, [source, target]))
 
     def adaptation(  # noqa: D102
         self, source: Labelled, target: Labelled, unlabelled: Tensor, moment: Moment

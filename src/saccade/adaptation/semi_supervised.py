@@ -1,4 +1,4 @@
-"""Semi-supervised adaptation: what its methods share, and their baseline, S+T."""
+"""Semi-supervised adaptation: what methods that learn from a few labelled target images share."""
 
 from __future__ import annotations
 
@@ -35,11 +35,26 @@ def joined_counts(device: torch.device, *counts: int) -> list[float]:
     return sum_over_processes(torch.tensor(counts, dtype=torch.float32, device=device)).tolist()
 
 
-def union_loss(classifier: Classifier, parts: Sequence[Labelled]) -> Float[Tensor, ""]:
-    """Cross-entropy over the union of labelled batches, of one forward; with several processes, over all of theirs."""
-    images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
-    total = F.cross_entropy(classifier(images), labels, reduction="sum")
-    return sum_over_processes(total / joined_counts(images.device, len(labels))[0])
+def supervised_loss(classifier: Classifier, parts: Sequence[Labelled]) -> Float[Tensor, ""]:
+    """The loss of S+T: the mean over domains of each one's cross-entropy, from one forward of all images together.
+
+    With several processes a domain's cross-entropy is the mean over the images of all of them.
+
+    Args:
+        classifier: The network.
+        parts: Labelled images of each domain.
+
+    Returns:
+        The loss.
+    """
+    sizes = [len(part.labels) for part in parts]
+    logits = classifier(torch.cat([part.images for part in parts])).split(sizes)
+    counts = joined_counts(logits[0].device, *sizes)
+    losses = [
+        F.cross_entropy(own, part.labels, reduction="sum") / count
+        for own, part, count in zip(logits, parts, counts, strict=True)
+    ]
+    return sum_over_processes(torch.stack(losses).mean())
 
 
 class SemiSupervised(AdaptationMethod):
@@ -47,7 +62,8 @@ class SemiSupervised(AdaptationMethod):
 
     Args:
         classifier: The network.
-        pretrain_iterations: So many first iterations train on the labelled images alone (S+T).
+        pretrain_iterations: So many first iterations train on the labelled images alone, as
+            [`SourceOnly`][saccade.adaptation.SourceOnly] does (S+T).
         lr_mult: Factor of the learning rate for the body.
         head_lr_mult: The same for the head. The authors' code gives both 0.1, see the errata.
 
@@ -110,7 +126,7 @@ class SemiSupervised(AdaptationMethod):
 
     def pretraining(self, source: Labelled, target: Labelled) -> Iterator[Update]:
         """An iteration of S+T."""
-        yield Update("classifier", union_loss(self.classifier, [source, target]))
+        yield Update("classifier", supervised_loss(self.classifier, [source, target]))
 
     @abstractmethod
     def adaptation(self, source: Labelled, target: Labelled, unlabelled: Tensor, moment: Moment) -> Iterator[Update]:
@@ -124,26 +140,3 @@ class SemiSupervised(AdaptationMethod):
     def measures(self) -> dict[str, float]:
         """Shares of unlabelled images that were taught from, where the method has any."""
         return self._measures
-
-
-class SourceAndTarget(SemiSupervised):
-    """S+T, the baseline: the labelled images of both domains in one batch, nothing else.
-
-    Args:
-        classifier: The network.
-        pretrain_iterations: As for the other methods; here it makes no difference.
-        lr_mult: Factor of the learning rate for the body.
-        head_lr_mult: The same for the head.
-
-    Example:
-        >>> from saccade.adaptation import DomainBatch, Labelled, Moment, digit_classifier
-        >>> method = SourceAndTarget(digit_classifier())
-        >>> few = Labelled(torch.randn(4, 1, 16, 16), torch.arange(4))
-        >>> [update.player for update in method.updates(DomainBatch([few], [few.images], few), Moment(0, 1))]
-        ['classifier']
-    """
-
-    def adaptation(  # noqa: D102
-        self, source: Labelled, target: Labelled, unlabelled: Tensor, moment: Moment
-    ) -> Iterator[Update]:
-        yield from self.pretraining(source, target)
