@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 from saccade.adaptation.datasets import LAYOUTS, DomainImages
+from saccade.adaptation.digits_five import DOMAINS, DigitsFive, load_digits_five
 
 CLASSES = ("bike", "mug")
 
@@ -182,3 +185,61 @@ def test_unreadable_images_are_skipped_and_counted(tmp_path: Path) -> None:
     assert test.skipped == 1  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="cannot be read as an image"):
         data(tmp_path, "folder", strict=True).test_images().load(torch.tensor([0]))
+
+
+def digits_five(root: Path) -> None:
+    """M3SDA's files, ten images a split."""
+    folder = root / "Digits-Five"
+    folder.mkdir()
+    labels = np.arange(10)
+    grey, colour = np.zeros((10, 28, 28), np.uint8), np.zeros((10, 32, 32, 3), np.uint8)
+    grey[:, 4, 5] = colour[:, 4, 5] = 255
+    parts = ("train", "test")
+    hot = np.eye(10)
+    savemat(folder / "mnist_data.mat", {f"{p}_32": grey[..., None] for p in parts} | {f"label_{p}": hot for p in parts})
+    savemat(folder / "mnistm_with_label.mat", dict.fromkeys(parts, colour) | {f"label_{p}": hot for p in parts})
+    for part in parts:
+        column = np.where(labels == 0, 10, labels)[:, None]
+        savemat(folder / f"svhn_{part}_32x32.mat", {"X": colour.transpose(1, 2, 3, 0), "y": column})
+    entries = {f"{p}_data": colour for p in parts} | {f"{p}_label": labels[:, None] for p in parts}
+    savemat(folder / "syn_number.mat", entries)
+    both = np.empty((2, 2), object)
+    for row in range(2):
+        both[row, 0], both[row, 1] = grey[:, None] / 255, labels[:, None]
+    savemat(folder / "usps_28x28.mat", {"dataset": both})
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_digits_five_is_read(tmp_path: Path, domain: str) -> None:
+    digits_five(tmp_path)
+    for split in ("train", "test"):
+        images, labels = load_digits_five(tmp_path, domain, split)  # type: ignore[arg-type]
+        assert images.shape == (10, 3, 32, 32)
+        assert float(images.min()) == -1
+        assert float(images[:, :, 3:8, 3:8].amax()) > 0
+        assert labels.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_one_of_digits_five_is_the_target(tmp_path: Path, merge: bool) -> None:
+    digits_five(tmp_path)
+    data = DigitsFive("svhn", str(tmp_path), merge_sources=merge, source_batch=3, target_batch=2, iterations=1)
+    sources, targets, _ = data.train_images()
+    assert [len(part) for part in sources] == ([40] if merge else [10] * 4)
+    assert targets[0].labels is None
+    [batch] = data.train_dataloader()
+    assert batch.targets[0].shape == (2, 3, 32, 32)
+
+
+def test_digits_five_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"mnist_data\.mat; it is to be had from"):
+        load_digits_five(tmp_path, "mnist", "train")
+    digits_five(tmp_path)
+    with pytest.raises(ValueError, match="no domain 'cats'"):
+        load_digits_five(tmp_path, "cats", "train")
+    savemat(tmp_path / "Digits-Five" / "syn_number.mat", {"train_data": np.zeros((1, 32, 32, 3))})
+    with pytest.raises(ValueError, match=r"syn_number\.mat lacks 'train_label'"):
+        load_digits_five(tmp_path, "syn", "train")
+    (tmp_path / "Digits-Five" / "usps_28x28.mat").write_bytes(b"no file of MATLAB's" * 20)
+    with pytest.raises(ValueError, match=r"usps_28x28\.mat is not a MATLAB file"):
+        load_digits_five(tmp_path, "usps", "train")
