@@ -226,7 +226,7 @@ def train(method: SemiSupervised, steps: int, lr: float = 0.05) -> list[str]:
 def test_the_methods_learn_their_labelled_images(name: str) -> None:
     torch.manual_seed(0)
     _, target, unlabelled = batch()
-    method = methods()[name](tiny(0), pretrain_iterations=5)
+    method = methods()[name](tiny(0), pretrain=5)
     before = F.nll_loss(method.predict(target.images).probabilities.log(), target.labels)
     train(method, 40, lr=0.2)
     after = F.nll_loss(method.predict(target.images).probabilities.log(), target.labels)
@@ -239,7 +239,7 @@ def test_the_methods_learn_their_labelled_images(name: str) -> None:
 def test_pretraining_is_s_t() -> None:
     source, target, unlabelled = batch()
     everything = DomainBatch([source], [unlabelled], target)
-    (update,) = MiST(tiny(0), pretrain_iterations=1).updates(everything, Moment(0, 1))
+    (update,) = MiST(tiny(0), pretrain=1).updates(everything, Moment(0, 1))
     wanted = [F.cross_entropy(tiny(0)(part.images), part.labels) for part in (source, target)]
     torch.testing.assert_close(update.loss, (wanted[0] + wanted[1]) / 2)
     (baseline,) = SourceOnly(tiny(0)).updates(everything, Moment(0, 1))
@@ -260,7 +260,7 @@ def test_plain_pseudo_labels_are_labels_like_any_other() -> None:
 
 
 def test_both_networks_start_equal_and_f_steps_first() -> None:
-    method = DeCoTa(tiny(0), pretrain_iterations=3)
+    method = DeCoTa(tiny(0), pretrain=3)
     assert train(method, 3) == ["f"] * 3
     first, second = (copy.deepcopy(network.state_dict()) for network in (method.f, method.g))
     assert not torch.equal(first["head.fc2.weight"], second["head.fc2.weight"])  # g waits
@@ -271,8 +271,14 @@ def test_both_networks_start_equal_and_f_steps_first() -> None:
     assert [update.player for update in updates] == ["g"]
 
 
+def test_the_first_phase_is_a_number_of_iterations_or_a_share() -> None:
+    assert [DeCoTa(tiny(0), pretrain=length).pretrain_iterations(Moment(0, 40)) for length in (0, 0.25, 1, 7)] == [
+        0, 10, 1, 7,
+    ]  # fmt: skip
+
+
 def test_networks_that_start_apart_are_both_pretrained() -> None:
-    method = DeCoTa(tiny(0), tiny(1), pretrain_iterations=2)
+    method = DeCoTa(tiny(0), tiny(1), pretrain=2)
     assert train(method, 3) == ["f", "g"] * 3
     assert not torch.equal(method.f.head.fc1.weight, method.g.head.fc1.weight)  # type: ignore[arg-type, union-attr]
 
@@ -407,7 +413,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: DeCoTa(tiny(0), threshold=1.2), "threshold is 1.2; 0 to 1 is accepted"),
     (lambda: MiST(tiny(0), threshold=-0.1), "threshold is -0.1; 0 to 1 is accepted"),
     (lambda: PseudoLabelling(tiny(0), threshold=math.nan), "threshold is nan; 0 to 1 is accepted"),
-    (lambda: DeCoTa(tiny(0), pretrain_iterations=-1), "pretrain_iterations is -1, .* none may be negative"),
+    (lambda: DeCoTa(tiny(0), pretrain=-1), "pretrain is -1, .* none may be negative"),
     (lambda: DeCoTa(tiny(0), digit_classifier()), "the networks know 4 and 10 classes; they must be the same"),
     (lambda: decota_losses(tiny(0), tiny(1), few, few, few.images, threshold=2.0), "threshold is 2.0"),
     (lambda: decota_losses(tiny(0), tiny(1), few, few, few.images, lam=-0.1), "lam is -0.1; 0 to 1 is accepted"),

@@ -20,7 +20,7 @@ of both softmax outputs.
 Pseudo labels carry no gradient, so their forward needs no graph; and $f$ takes its step before the graph of $g$ is
 built. With several processes every loss is that of the joined batch, and $\lambda$ is the same in all of them.
 
-    method = DeCoTa(cosine_classifier("resnet34", num_classes=126, pretrained=True), pretrain_iterations=5000)
+    method = DeCoTa(cosine_classifier("resnet34", num_classes=126, pretrained=True), pretrain=5000)
     task = DomainAdaptation(method, ...)
 
 [`MiST`][saccade.adaptation.MiST] is the paper's ablation with one network,
@@ -279,7 +279,7 @@ class DeCoTa(SemiSupervised):
         classifier: The network f.
         other: The network g, a copy of f where `None`.
         threshold: τ in [0, 1].
-        pretrain_iterations: Iterations of S+T before.
+        pretrain: Length of S+T before, a share of all iterations where below 1, else their number.
         lr_mult: Factor of the learning rate for the bodies.
         head_lr_mult: The same for the heads.
 
@@ -301,11 +301,11 @@ class DeCoTa(SemiSupervised):
         classifier: Classifier,
         other: Classifier | None = None,
         threshold: float = 0.5,
-        pretrain_iterations: int = 0,
+        pretrain: float = 0.0,
         lr_mult: float = 0.1,
         head_lr_mult: float = 0.1,
     ) -> None:
-        super().__init__(classifier, pretrain_iterations, lr_mult, head_lr_mult)
+        super().__init__(classifier, pretrain, lr_mult, head_lr_mult)
         check_inputs(threshold)
         if other is not None and other.num_classes != classifier.num_classes:
             raise ValueError(
@@ -363,7 +363,7 @@ class DeCoTa(SemiSupervised):
     def adaptation(  # noqa: D102
         self, source: Labelled, target: Labelled, unlabelled: Tensor, moment: Moment
     ) -> Iterator[Update]:
-        if self.same_start and moment.iteration == self.pretrain_iterations > 0:
+        if self.same_start and moment.iteration == self.pretrain_iterations(moment) > 0:
             self.g.load_state_dict(self.f.state_dict())
         labels_f, labels_g = pseudo_labels(self.f, unlabelled), pseudo_labels(self.g, unlabelled)
         lam = draw_lambda(unlabelled.device)

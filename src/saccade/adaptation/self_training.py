@@ -110,7 +110,7 @@ class MiST(SemiSupervised):
     Args:
         classifier: The network.
         threshold: τ in [0, 1].
-        pretrain_iterations: Iterations of S+T before.
+        pretrain: Length of S+T before, a share of all iterations where below 1, else their number.
         lr_mult: Factor of the learning rate for the body.
         head_lr_mult: The same for the head.
 
@@ -127,11 +127,11 @@ class MiST(SemiSupervised):
         self,
         classifier: Classifier,
         threshold: float = 0.5,
-        pretrain_iterations: int = 0,
+        pretrain: float = 0.0,
         lr_mult: float = 0.1,
         head_lr_mult: float = 0.1,
     ) -> None:
-        super().__init__(classifier, pretrain_iterations, lr_mult, head_lr_mult)
+        super().__init__(classifier, pretrain, lr_mult, head_lr_mult)
         self.loss = MiSTLoss(threshold)
 
     def adaptation(  # noqa: D102
@@ -151,7 +151,7 @@ class PseudoLabelling(SemiSupervised):
     Args:
         classifier: The network.
         threshold: Confidence from which an answer is taken, in [0, 1].
-        pretrain_iterations: Iterations of S+T before.
+        pretrain: Length of S+T before, a share of all iterations where below 1, else their number.
         lr_mult: Factor of the learning rate for the body.
         head_lr_mult: The same for the head.
 
@@ -168,11 +168,11 @@ class PseudoLabelling(SemiSupervised):
         self,
         classifier: Classifier,
         threshold: float = 0.5,
-        pretrain_iterations: int = 0,
+        pretrain: float = 0.0,
         lr_mult: float = 0.1,
         head_lr_mult: float = 0.1,
     ) -> None:
-        super().__init__(classifier, pretrain_iterations, lr_mult, head_lr_mult)
+        super().__init__(classifier, pretrain, lr_mult, head_lr_mult)
         check_inputs(threshold)
         self.threshold = threshold
 

@@ -62,8 +62,9 @@ class SemiSupervised(AdaptationMethod):
 
     Args:
         classifier: The network.
-        pretrain_iterations: So many first iterations train on the labelled images alone, as
-            [`SourceOnly`][saccade.adaptation.SourceOnly] does (S+T).
+        pretrain: Length of a first phase on the labelled images alone, as
+            [`SourceOnly`][saccade.adaptation.SourceOnly] trains (S+T): a share of all iterations where it is below 1,
+            else their number.
         lr_mult: Factor of the learning rate for the body.
         head_lr_mult: The same for the head. The authors' code gives both 0.1, see the errata.
 
@@ -74,18 +75,17 @@ class SemiSupervised(AdaptationMethod):
     def __init__(
         self,
         classifier: Classifier,
-        pretrain_iterations: int = 0,
+        pretrain: float = 0.0,
         lr_mult: float = 0.1,
         head_lr_mult: float = 0.1,
     ) -> None:
         super().__init__()
-        if pretrain_iterations < 0 or lr_mult < 0 or head_lr_mult < 0:
+        if not 0 <= pretrain < float("inf") or lr_mult < 0 or head_lr_mult < 0:
             raise ValueError(
-                f"pretrain_iterations is {pretrain_iterations}, lr_mult {lr_mult}, head_lr_mult {head_lr_mult}; "
-                "none may be negative"
+                f"pretrain is {pretrain}, lr_mult {lr_mult}, head_lr_mult {head_lr_mult}; none may be negative"
             )
         self.classifier = classifier
-        self.pretrain_iterations = pretrain_iterations
+        self.pretrain = pretrain
         self.lr_mult = lr_mult
         self.head_lr_mult = head_lr_mult
         self._measures: dict[str, float] = {}
@@ -105,10 +105,14 @@ class SemiSupervised(AdaptationMethod):
         """S+T while it lasts, then the method's own losses."""
         source, target, unlabelled = self.parts(batch)
         self._measures = {}
-        if moment.iteration < self.pretrain_iterations:
+        if moment.iteration < self.pretrain_iterations(moment):
             yield from self.pretraining(source, target)
         else:
             yield from self.adaptation(source, target, unlabelled, moment)
+
+    def pretrain_iterations(self, moment: Moment) -> int:
+        """The iteration with which S+T is over."""
+        return round(self.pretrain * moment.total if self.pretrain < 1 else self.pretrain)
 
     def parts(self, batch: DomainBatch) -> tuple[Labelled, Labelled, Tensor]:
         """Source, labelled target and unlabelled target of a batch.

@@ -19,10 +19,12 @@ from torch.optim import Adam
 
 from saccade.adaptation.adversary import DomainDiscriminator
 from saccade.adaptation.baselines import DomainAdversarial, SourceOnly
+from saccade.adaptation.cosine_predictor import CosinePredictor
 from saccade.adaptation.datamodule import DomainSets
 from saccade.adaptation.datasets import DomainFiles, same_classes, transforms
 from saccade.adaptation.images import FileImages, answers
 from saccade.adaptation.method import AdaptationMethod, Predictions
+from saccade.adaptation.mico import DeCoTa
 from saccade.adaptation.networks import Classifier, digit_classifier, timm_classifier
 from saccade.adaptation.pictures import embedding_map
 from saccade.adaptation.schedules import InverseDecayLR
@@ -59,10 +61,18 @@ def _dann(make: Callable[[], Classifier], conditional: bool) -> AdaptationMethod
     return DomainAdversarial(classifier, DomainDiscriminator(classifier.in_features, 256, 0.0), weight=0.1)
 
 
+def _mico(make: Callable[[], Classifier]) -> AdaptationMethod:
+    plain = make()
+    head = CosinePredictor(plain.in_features, plain.num_classes)
+    classifier = Classifier(plain.body, head, plain.in_features, plain.num_classes)
+    return DeCoTa(classifier, pretrain=0.3, lr_mult=1.0, head_lr_mult=1.0)
+
+
 METHODS: dict[str, MethodChoice] = {
     "source-only": MethodChoice(lambda make, sources: SourceOnly(make())),
     "dann": MethodChoice(lambda make, sources: _dann(make, conditional=False)),
     "cdan": MethodChoice(lambda make, sources: _dann(make, conditional=True)),
+    "mico": MethodChoice(lambda make, sources: _mico(make), needs_labelled=True, merge_sources=True),
 }
 
 
