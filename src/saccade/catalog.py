@@ -541,6 +541,27 @@ METHODS: tuple[Method, ...] = (
         ),
         repository="LoyoYang/DeCoTa",
         licence=NO_LICENCE,
+        parts=(
+            "saccade.adaptation:DeCoTa",
+            "saccade.adaptation:decota_losses",
+            "saccade.adaptation:CosinePredictor",
+            "saccade.adaptation:cosine_classifier",
+            "saccade.adaptation:MiST",
+            "saccade.adaptation:MiSTLoss",
+            "saccade.adaptation:PseudoLabelling",
+        ),
+        claim="saccade.adaptation.claims:MICO",
+        recipes=(
+            "adaptation/mico-domainnet-1shot",
+            "adaptation/mico-domainnet-3shot",
+            "adaptation/mico-office-home-1shot",
+            "adaptation/mico-office-home-3shot",
+        ),
+        converter="saccade.adaptation.checkpoints:convert_mico",
+        checkpoints=(
+            "Two networks for real to clipart in the authors' repository, and what their code writes when it trains; "
+            "one file a network"
+        ),
     ),
     Method(
         slug="micromotion",

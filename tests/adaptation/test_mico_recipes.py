@@ -22,7 +22,14 @@ def test_every_recipe_runs_on_a_miniature(
         file.with_name(file.name.replace("_1.txt", "_3.txt")).write_bytes(file.read_bytes())
     arguments = ["--data.size", "64", "--data.num_workers", "0", "--data.source_batch", "3", "--data.target_batch", "4"]
     classifier = "--model.init_args.method.init_args.classifier.init_args"
-    arguments += [f"{classifier}.pretrained", "false", f"{classifier}.num_classes", "2", f"{classifier}.name", "resnet10t"]
+    arguments += [
+        f"{classifier}.pretrained",
+        "false",
+        f"{classifier}.num_classes",
+        "2",
+        f"{classifier}.name",
+        "resnet10t",
+    ]
     arguments += ["--model.init_args.method.init_args.pretrain", "1", "--trainer.accelerator", "cpu"]
     command = ["fit", "--config", name, "--data.root", str(tmp_path), "--trainer.fast_dev_run", "2", *arguments]
     assert main(command) == 0, capsys.readouterr().err
