@@ -232,7 +232,7 @@ def test_the_methods_learn_their_labelled_images(name: str) -> None:
     after = F.nll_loss(method.predict(target.images).probabilities.log(), target.labels)
     assert after < 0.5 * before
     predictions = method.predict(unlabelled)
-    torch.testing.assert_close(predictions.probabilities.sum(1), torch.ones(8))
+    torch.testing.assert_close(predictions.probabilities.sum(1).float(), torch.ones(8))
     assert all(0 <= value <= 1 for value in method.measures().values())
 
 
@@ -307,7 +307,7 @@ def test_the_answer_is_the_largest_sum_of_both() -> None:
     predictions = method.predict(x)
     assert torch.equal(predictions.labels, both.argmax(1))
     assert not torch.equal(predictions.labels, method.f(x).argmax(1))
-    torch.testing.assert_close(2 * predictions.probabilities, both.float())
+    torch.testing.assert_close(2 * predictions.probabilities, both)
     assert predictions.embeddings.shape == (50, 16)
 
 

@@ -121,7 +121,7 @@ def pseudo_labels(network: Callable[[Tensor], Tensor], images: Float[Tensor, "b 
     Returns:
         Class and confidence of each.
     """
-    confidences, labels = network(images).float().softmax(1).max(1)
+    confidences, labels = _wide(network(images)).softmax(1).max(1)
     return PseudoLabels(labels, confidences)
 
 
@@ -379,7 +379,7 @@ class DeCoTa(SemiSupervised):
         """The mean of both softmax outputs: the class with the largest sum is the answer. Embeddings: f's, then g's."""
         features = [network.features(images) for network in (self.f, self.g)]
         heads = (self.f.head, self.g.head)
-        probabilities = [head(x).float().softmax(1) for head, x in zip(heads, features, strict=True)]
+        probabilities = [_wide(head(x)).softmax(1) for head, x in zip(heads, features, strict=True)]
         return Predictions((probabilities[0] + probabilities[1]) / 2, torch.cat(features, dim=1))
 
 
