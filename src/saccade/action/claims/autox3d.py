@@ -278,10 +278,10 @@ AUTOX3D = Claim(
         "exactly, utilities through noise. "
         "The network claim (--on motion) fails: in this world most networks of the space learn the task (searched "
         "98.5 %, random ones 98.6 %, by hand 97.9 %, three seeds), so that five points over random ones are not "
-        "there to be won; what the search does bring is X3D's accuracy at less than half of its cost. With 200 steps all "
-        "stood on the plateau they start from, and chance decided (searched 54, 65 and 98 %, random 60, 79 and 58 %, by hand "
-        "79, 79 and 100 %). Kernels of one frame are not blind to motion, for the stem of X3D mixes five frames: with "
-        "300 steps such networks reached 60 to 90 %. The space, the penalty and the number of samples are choices of "
-        "ours; the paper's tables were not available to us."
+        "there to be won; what the search does bring is X3D's accuracy at less than half of its cost. With 200 "
+        "steps all stood on the plateau they start from, and chance decided (searched 54, 65 and 98 %, random 60, "
+        "79 and 58 %, by hand 79, 79 and 100 %). Kernels of one frame are not blind to motion, for the stem of X3D "
+        "mixes five frames: with 300 steps such networks reached 60 to 90 %. The space, the penalty and the number "
+        "of samples are choices of ours; the paper's tables were not available to us."
     ),
 )
