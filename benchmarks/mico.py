@@ -79,6 +79,6 @@ def comparisons() -> Iterator[Comparison]:
             peer=calls[1],
             peer_name="the authors' formulation",
             target=1.0,
-            memory_target=2.0,
+            memory_target=1.5,
             limit="three forwards and two backwards a network",
         )

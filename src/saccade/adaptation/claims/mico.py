@@ -155,5 +155,21 @@ MICO = Claim(
     },
     run=run_mico,
     axes={"training loss": Axis("iteration", "training loss (each arm's own)")},
-    limits="TODO",
+    limits=(
+        "All arms but 'source only' have the same ten labelled target images. All have the same network, images, rate "
+        "and iterations; the last iterate counts, and batch norm is re-estimated on target images without labels "
+        "before the test. DeCoTa has two networks, so twice the compute. The paper's own point, DeCoTa above MiST, is "
+        "reversed here: one network that does both tasks is ahead. A regime in which co-training pays was looked for "
+        "on seeds 100 to 102, by the accuracy on the target's training images, whose true labels were looked at for "
+        "this alone, with the same settings for all arms: 300 to 800 iterations, 1 and 3 labels a class, 100 to 600 "
+        "iterations of S+T, lower and higher rates, 24 and 48 unlabelled images, no threshold; faded, inverted and "
+        "photographic targets, MNIST to faded USPS, USPS to MNIST. DeCoTa was in front of MiST in 5 of 28 pairs of "
+        "runs, by 2.7 points at most, and up to 16 behind; nearest with 3 labels, USPS to MNIST (-0.8, +1.1) and "
+        "faded digits without a threshold (-0.9, +0.2). Two networks that start apart did no better. The sum of the "
+        "two answers is hardly above the better network alone, so there is little that one could teach the other; and "
+        "f is taught by ten labelled images, g by none of the target, where MiST's network sees all labels. That the "
+        "paper's 126 classes and deeper networks turn this round is possible, and was not tried. The inverted target "
+        "is the default because the gain over S+T is plainest there (+31 to +38 on those seeds, against +2.5 to +10.5 "
+        "on the faded one). Where S+T is good already, as between MNIST and USPS as they are, there is less to gain."
+    ),
 )
