@@ -7,13 +7,14 @@ the target from its few labels (semi-supervised learning), a network $g$ learns 
 adaptation). They see different labels, so they err differently, and each gives its confident predictions to the
 other. There is no adversary.
 
-An iteration with a source batch $S$, a labelled target batch $T$, an unlabelled target batch $U$:
+An iteration with source images $x_s$, labelled target images $x_t$ and unlabelled ones $x_u$ (means are taken over each):
 
-$$\mathcal{L}_f = \mathrm{CE}(f(T)) + \lambda\, \mathrm{CE}(f(\tilde x), y_t) + (1 - \lambda)\, \mathrm{CE}(f(\tilde x), \hat y_g),
+$$\mathcal{L}_f = \mathrm{CE}(f(x_t), y_t) + \lambda\, \mathrm{CE}(f(\tilde x), y_t)
+               + (1 - \lambda)\, \mathrm{CE}(f(\tilde x), \hat y_g),
 \qquad \tilde x = \lambda x_t + (1 - \lambda) x_u,$$
 
-over those $x_u$ of which $g$ is sure, $\max p_g(x_u) \ge \tau$, each with a labelled image of $T$ as its partner; and
-for $g$ likewise with $f$'s labels, partners from $S$, and $1 - \lambda$ in place of $\lambda$. One
+over those $x_u$ of which $g$ is sure, $\max p_g(x_u) \ge \tau$, each with a labelled target image as its partner; and
+for $g$ likewise with $f$'s labels, source images as partners, and $1 - \lambda$ in place of $\lambda$. One
 $\lambda \sim \mathrm{Beta}(1, 1)$ an iteration serves both. The answer for an image is the class with the largest sum
 of both softmax outputs.
 
@@ -25,8 +26,8 @@ built. With several processes every loss is that of the joined batch, and $\lamb
 
 [`MiST`][saccade.adaptation.MiST] is the paper's ablation with one network,
 [`PseudoLabelling`][saccade.adaptation.PseudoLabelling] does without mixup as well; the baseline S+T, all labels and
-nothing else, is [`SourceOnly`][saccade.adaptation.SourceOnly] on batches with labelled target images.
-"""  # noqa: E501
+nothing else, is [`SourceOnly`][saccade.adaptation.baselines.SourceOnly] on batches with labelled target images.
+"""
 
 from __future__ import annotations
 
