@@ -7,7 +7,7 @@ the target from its few labels (semi-supervised learning), a network $g$ learns 
 adaptation). They see different labels, so they err differently, and each gives its confident predictions to the
 other. There is no adversary.
 
-An iteration with source images $x_s$, labelled target images $x_t$ and unlabelled ones $x_u$ (means are taken over each):
+With source images $x_s$, labelled target images $x_t$ and unlabelled ones $x_u$, and means over each, an iteration has
 
 $$\mathcal{L}_f = \mathrm{CE}(f(x_t), y_t) + \lambda\, \mathrm{CE}(f(\tilde x), y_t)
                + (1 - \lambda)\, \mathrm{CE}(f(\tilde x), \hat y_g),

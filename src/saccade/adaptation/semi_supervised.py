@@ -63,8 +63,8 @@ class SemiSupervised(AdaptationMethod):
     Args:
         classifier: The network.
         pretrain: Length of a first phase on the labelled images alone, as
-            [`SourceOnly`][saccade.adaptation.baselines.SourceOnly] trains (S+T): a share of all iterations where it is below 1,
-            else their number.
+            [`SourceOnly`][saccade.adaptation.baselines.SourceOnly] trains (S+T): a share of all iterations
+            where it is below 1, else their number.
         lr_mult: Factor of the learning rate for the body.
         head_lr_mult: The same for the head. The authors' code gives both 0.1, see the errata.
 
