@@ -1,13 +1,31 @@
 """Domain adaptation: carry a classifier over to data that look different from those it was taught on."""
 
 from saccade.adaptation.adversary import DomainDiscriminator, GradientReversal, PredictionConditioning
+from saccade.adaptation.cmss import (
+    CMSS,
+    CMSSObjective,
+    CurriculumManager,
+    curriculum_weights,
+    effective_sample_size,
+    source_share,
+    weighted_domain_loss,
+)
+from saccade.adaptation.digits_five import (
+    digits_five_classifier,
+    digits_five_discriminator,
+    digits_five_manager,
+    timm_manager,
+)
 from saccade.adaptation.method import AdaptationMethod, DomainBatch, Labelled, Moment, Predictions, Update
 from saccade.adaptation.networks import Classifier, digit_classifier, timm_classifier
 from saccade.adaptation.schedules import InverseDecayLR, adaptation_factor, inverse_decay_lr
 
 __all__ = [
+    "CMSS",
     "AdaptationMethod",
+    "CMSSObjective",
     "Classifier",
+    "CurriculumManager",
     "DomainBatch",
     "DomainDiscriminator",
     "GradientReversal",
@@ -18,7 +36,15 @@ __all__ = [
     "Predictions",
     "Update",
     "adaptation_factor",
+    "curriculum_weights",
     "digit_classifier",
+    "digits_five_classifier",
+    "digits_five_discriminator",
+    "digits_five_manager",
+    "effective_sample_size",
     "inverse_decay_lr",
+    "source_share",
     "timm_classifier",
+    "timm_manager",
+    "weighted_domain_loss",
 ]
