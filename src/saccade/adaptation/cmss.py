@@ -146,8 +146,8 @@ class CurriculumManager(nn.Module):
 
 
 def weighted_domain_loss(
-    source_logits: Float[Tensor, b * one],
-    target_logits: Float[Tensor, m * one],
+    source_logits: Float[Tensor, "b ..."],
+    target_logits: Float[Tensor, "m ..."],
     weights: Float[Tensor, " b"] | None = None,
 ) -> Float[Tensor, ""]:
     """The discriminator's loss, with one unit of weight shared out among the source images (arXiv:2007.01261, 3.2).
@@ -204,8 +204,8 @@ class CMSSObjective:
 
     def manager_loss(
         self,
-        source_logits: Float[Tensor, b * one],
-        target_logits: Float[Tensor, m * one],
+        source_logits: Float[Tensor, "b ..."],
+        target_logits: Float[Tensor, "m ..."],
         weights: Float[Tensor, " b"],
     ) -> Float[Tensor, ""]:
         """-lambda L_wdom, which has a gradient in the weights alone."""
@@ -213,8 +213,8 @@ class CMSSObjective:
 
     def discriminator_loss(
         self,
-        source_logits: Float[Tensor, b * one],
-        target_logits: Float[Tensor, m * one],
+        source_logits: Float[Tensor, "b ..."],
+        target_logits: Float[Tensor, "m ..."],
         weights: Float[Tensor, " b"] | None = None,
     ) -> Float[Tensor, ""]:
         """Lambda L_dom, the published rule; with weights lambda L_wdom (ours), which has no gradient in them."""
@@ -225,8 +225,8 @@ class CMSSObjective:
         self,
         class_logits: Float[Tensor, "b k"],
         labels: Int[Tensor, " b"],
-        source_logits: Float[Tensor, b * one],
-        target_logits: Float[Tensor, m * one],
+        source_logits: Float[Tensor, "b ..."],
+        target_logits: Float[Tensor, "m ..."],
         weights: Float[Tensor, " b"],
     ) -> Float[Tensor, ""]:
         """L_cls - lambda L_wdom, which has no gradient in the weights.
