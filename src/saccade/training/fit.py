@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,12 +38,24 @@ class LossCurve(Callback):
         """Keep the loss."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._recent.append(float(loss.detach()))
-        total = int(trainer.estimated_stepping_batches)
+        # in batches: where several optimisers take turns, Lightning counts the steps of each
+        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        total = int(trainer.estimated_stepping_batches) * trainer.accumulate_grad_batches
         if len(self._recent) >= max(1, total // self.points):
-            self.curve.append((float(trainer.global_step), sum(self._recent) / len(self._recent)))
+            self.curve.append((float(done), sum(self._recent) / len(self._recent)))
             self._recent.clear()
             if self.progress:
-                self.progress(min(trainer.global_step / max(total, 1), 1.0))
+                self.progress(min(done / max(total, 1), 1.0))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, Lightning says nothing of its own."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        yield
 
 
 def fit(
@@ -75,10 +88,7 @@ def fit(
         raise ValueError("training takes either steps or epochs")
     device = torch.device(device)
     curve = LossCurve(progress=progress)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
+    with quiet():
         engine = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=[device.index or 0] if device.type == "cuda" else 1,
