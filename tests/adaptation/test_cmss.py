@@ -351,6 +351,7 @@ def test_mixed_precision_keeps_the_losses_full() -> None:
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in method.parameters())
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_compile_and_export() -> None:
     torch.manual_seed(0)
     part, images = manager(bound=2.0, min_ess=0.5), torch.randn(6, 1, 4, 4)
