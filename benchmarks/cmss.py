@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from saccade.adaptation import CMSS, DomainBatch, Labelled, Moment, Update
 from saccade.adaptation.baselines import DomainAdversarial
-from saccade.adaptation.digits_five import digits_five_classifier, digits_five_discriminator, digits_five_manager
+from saccade.adaptation.cmss_networks import digits_five_classifier, digits_five_discriminator, digits_five_manager
 from saccade.adaptation.method import AdaptationMethod
 from saccade.adaptation.schedules import adaptation_factor
 from saccade.bench import Comparison

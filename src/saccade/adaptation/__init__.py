@@ -10,7 +10,7 @@ from saccade.adaptation.cmss import (
     source_share,
     weighted_domain_loss,
 )
-from saccade.adaptation.digits_five import (
+from saccade.adaptation.cmss_networks import (
     digits_five_classifier,
     digits_five_discriminator,
     digits_five_manager,
