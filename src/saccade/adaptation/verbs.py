@@ -86,7 +86,7 @@ class AdaptSettings:
         ValueError: Unknown method, or numbers that make no sense.
     """
 
-    method: str = "dsbn"
+    method: str = "dann"
     model: str = "resnet18"
     pretrained: bool = False
     size: int = 224
