@@ -84,7 +84,7 @@ def write_digits_five(root: Path, count: int = 6) -> None:
         {
             "train_data": pixels(count, 32, 32, 3),
             "test_data": pixels(count, 32, 32, 3),
-            "train_label": labels[None],
+            "train_label": labels[:, None],
             "test_label": labels[:, None],
         },
     )
