@@ -360,11 +360,10 @@ def test_compile_and_export() -> None:
     torch.testing.assert_close(torch.compile(part, fullgraph=True, backend="eager")(images), expected)
     torch.testing.assert_close(torch.export.export(part, (images,)).module()(images), expected)
 
-    def loss(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-        return CMSSObjective(0.5).manager_loss(source, target, weights)
-
-    compiled = torch.compile(loss, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(source, target, expected), loss(source, target, expected))
+    objective = CMSSObjective(0.5)
+    for loss in (objective.manager_loss, objective.discriminator_loss):
+        compiled = torch.compile(loss, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(source, target, expected), loss(source, target, expected))
 
 
 def test_predictions_are_the_classifiers() -> None:
