@@ -92,7 +92,7 @@ def test_every_tuned_arm_has_a_strength_everywhere() -> None:
 
 def test_the_embedded_world() -> None:
     world = pooled_world(cell("cmss"))
-    assert len(world["source_0"]) == len(world["target"]) + 0 == 599
+    assert len(world["source_0"]) == len(world["target"]) == 599
     assert len(world["test"]) == 599
     assert world["source_0_labels"].unique().tolist() == list(range(10))
     assert world["source_1_labels"].unique().tolist() == [0, 1]
@@ -151,13 +151,9 @@ def test_what_is_timed_computes_the_same(benchmark: ModuleType) -> None:
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
         losses = benchmark.iteration(method, given, updates)()
-        gradients = [
-            p.grad for part in (method.classifier.head, method.discriminator, method.manager) for p in part.parameters()
-        ]
-        found.append([*losses, *gradients, next(method.classifier.parameters()).grad])
-    ours, plain = found
-    # the plain last step leaves gradients of its own in the discriminator: those of ours are compared above it
-    assert len(ours) == len(plain)
-    for at, (left, right) in enumerate(zip(ours[:5], plain[:5], strict=True)):
-        torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-3, msg=str(at))
-    torch.testing.assert_close(ours[-1], plain[-1], atol=1e-5, rtol=1e-3)
+        # what the discriminator is taught shows in its loss; the plain last step leaves further gradients in it
+        trained = [*method.classifier.head.parameters(), next(method.classifier.body.parameters())]
+        found.append([*losses, *(parameter.grad for parameter in trained), next(method.manager.parameters()).grad])
+    for at, (ours, plain) in enumerate(zip(*found, strict=True)):
+        torch.testing.assert_close(ours, plain, atol=1e-5, rtol=2e-3, msg=f"number {at}")
+    assert float(found[0][3].abs().max()) > 1e-4

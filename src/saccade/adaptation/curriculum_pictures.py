@@ -16,7 +16,7 @@ from saccade.data.figures import to_pixels
 
 def share_chart(
     shares: Float[np.ndarray, "t n"], effective: Float[np.ndarray, " t"], names: Sequence[str], batch: int
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "height width 3"]:
     """The sources' shares of the weight over training, one upon the other, with the effective sample size below.
 
     Args:
@@ -54,7 +54,7 @@ def weight_sheet(
     names: Sequence[str],
     count: int = 48,
     columns: int = 16,
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "height width 3"]:
     """The images with the most weight, and those with the least, framed in the colour of their source.
 
     Args:
