@@ -32,7 +32,6 @@ SOURCE_LOOKS = (
     LOOKS["inverted"],
     DigitLook(ground="noise", contrast=0.4, strength=0.45, brightness=0.15, inverted=True),
 )
-TARGET_LOOK = LOOKS["dim"]
 
 
 def pooled_world(cell: Cell) -> dict[str, Tensor]:
@@ -66,7 +65,7 @@ def pooled_world(cell: Cell) -> dict[str, Tensor]:
     looks = {f"source_{at}": look for at, look in enumerate(SOURCE_LOOKS)}
     world: dict[str, Tensor] = {}
     for name, (pictures, classes) in {**made, "target": target, "test": test}.items():
-        look = looks.get(name, TARGET_LOOK)
+        look = looks.get(name, LOOKS[cell.settings["target"]])
         world[name] = restyle(pictures, look, size=16, seed=cell.seed, split=f"{cell.data}/{name}") * 2 - 1
         world[f"{name}_labels"] = classes
     return world
@@ -222,22 +221,49 @@ def weighed(method: CMSS, world: dict[str, Tensor], cell: Cell) -> np.ndarray:
 
 
 STRENGTHS: dict[str, dict[str, float]] = {
-    "digits": {},
-    "mnist-usps": {},
-    "usps-mnist": {},
+    "digits": {
+        "dann": 0.01,
+        "equal": 0.01,
+        "cmss": 0.03,
+        "cmss-weighted": 0.1,
+        "cdan": 0.1,
+        "conditional": 0.1,
+        "conditional-weighted": 0.1,
+        "oracle": 0.1,
+    },
+    "mnist-usps": {
+        "dann": 0.01,
+        "equal": 0.01,
+        "cmss": 0.03,
+        "cmss-weighted": 0.06,
+        "cdan": 0.1,
+        "conditional": 0.1,
+        "conditional-weighted": 0.3,
+        "oracle": 0.1,
+    },
 }
 """Chosen for each arm on seed 100 by `validation_accuracy`; see the claim's limits."""
 
 _LOOKS = (
     "clean (all classes), inverted (0 and 1 only), and 0.15 + 0.4 ink + 0.45 coarse noise, inverted (0 and 1 only); "
-    "the target is 0.1 + 0.6 ink + 0.3 coarse noise; all 16 x 16"
+    "all 16 x 16"
 )
+_FADED, _DIM = "0.15 + 0.4 ink + 0.45 coarse noise", "0.1 + 0.6 ink + 0.3 coarse noise"
 _CONDITIONAL = {"conditional": True}
 
 CMSS_CLAIM = Claim(
     slug="cmss",
-    statement="",
-    paper="",
+    statement=(
+        "Three labelled sources are poured together; two of them look otherwise than the target and show 0 and 1 "
+        "alone. Without being told which image is whose, the curriculum manager gives at least 0.7 of the weight to the "
+        "third, in every seed, under the published rule as with the discriminator on the weighted loss. The latter, a "
+        "variant of ours, is at least one point above DANN. No accuracy is claimed for the published rule."
+    ),
+    paper=(
+        "Digits-Five, mean accuracy 90.8 % (M3SDA-beta 87.7, source only 80.2); PACS with ResNet-18 89.5 (source only "
+        "76.6, DANN 81.5, MDAN 79.6, M3SDA 84.7, JiGen 86.3); DomainNet with ResNet-101 46.5 (source only 32.9, "
+        "M3SDA-beta 42.6); Office-Caltech10 97.2."
+    ),
     metrics={
         "accuracy": Metric("target accuracy (%)"),
         "weight": Metric("weight on the helpful source", digits=2),
@@ -269,18 +295,18 @@ CMSS_CLAIM = Claim(
     ],
     data={
         "digits": Data(
-            "scikit-learn's 1,797 digits: three sources of 599 drawings, " + _LOOKS,
-            settings={"strengths": STRENGTHS["digits"]},
+            f"scikit-learn's 1,797 digits: three sources of 599 drawings, {_LOOKS}; the target, others, is {_FADED}",
+            settings={"target": "faded", "strengths": STRENGTHS["digits"]},
         ),
         "mnist-usps": Data(
-            "MNIST's 10,000 test images as three sources, " + _LOOKS + "; USPS is the target",
+            f"MNIST's 10,000 test images as three sources, {_LOOKS}; USPS, as {_DIM}, is the target",
             needs="usps",
-            settings={"strengths": STRENGTHS["mnist-usps"]},
+            settings={"target": "dim", "strengths": STRENGTHS["mnist-usps"]},
         ),
         "usps-mnist": Data(
-            "USPS as three sources, " + _LOOKS + "; MNIST is the target, 8,000 images to adapt, 2,000 to test",
+            f"USPS as three sources, {_LOOKS}; MNIST, as {_DIM}, is the target: 8,000 images to adapt, 2,000 to test",
             needs="usps",
-            settings={"strengths": STRENGTHS["usps-mnist"]},
+            settings={"target": "dim", "strengths": STRENGTHS["mnist-usps"]},
         ),
     },
     budgets={
