@@ -255,7 +255,7 @@ CMSS_CLAIM = Claim(
     slug="cmss",
     statement=(
         "Three labelled sources are poured together; two of them look otherwise than the target and show 0 and 1 "
-        "alone. Without being told which image is whose, the curriculum manager gives at least 0.7 of the weight to the "
+        "alone. Not told which image is whose, the curriculum manager gives at least 0.7 of the weight to the "
         "third, in every seed, under the published rule as with the discriminator on the weighted loss. The latter, a "
         "variant of ours, is at least one point above DANN. No accuracy is claimed for the published rule."
     ),
