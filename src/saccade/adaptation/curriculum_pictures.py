@@ -40,7 +40,7 @@ def share_chart(
     for level in np.arange(1, len(names)) / len(names):
         above.axhline(level, color="white", linewidth=1, linestyle=":")
     above.set(ylim=(0, 1), ylabel="share of the weight")
-    above.legend(loc="upper left", framealpha=0.9, title="dotted: equal weights")
+    above.legend(loc="lower right", framealpha=0.9, title="dotted: equal weights")
     below.plot(steps, _smooth(effective[:, None])[:, 0], color="#444444")
     below.set(ylim=(0, batch), xlim=(0, max(len(shares) - 1, 1)), xlabel="iteration")
     below.set_ylabel(f"effective\nsample size\n(of {batch})")
