@@ -161,6 +161,27 @@ METHODS: tuple[Method, ...] = (
             "Adapts a classifier from many mixed sources to an unlabelled target, weighting the source images "
             "that transfer at each moment."
         ),
+        parts=(
+            "saccade.adaptation.cmss:CMSS",
+            "saccade.adaptation.cmss:CurriculumManager",
+            "saccade.adaptation.cmss:CMSSObjective",
+            "saccade.adaptation.cmss:curriculum_weights",
+            "saccade.adaptation.cmss:weighted_domain_loss",
+            "saccade.adaptation.cmss:effective_sample_size",
+            "saccade.adaptation.cmss:source_share",
+            "saccade.adaptation.cmss_networks:digits_five_classifier",
+            "saccade.adaptation.cmss_networks:digits_five_discriminator",
+            "saccade.adaptation.cmss_networks:digits_five_manager",
+            "saccade.adaptation.cmss_networks:timm_manager",
+        ),
+        claim="saccade.adaptation.claims.cmss:CMSS_CLAIM",
+        recipes=(
+            "adaptation/cmss-digits-five",
+            "adaptation/cmss-pacs",
+            "adaptation/cmss-domainnet",
+            "adaptation/cmss-office-caltech",
+        ),
+        checkpoints="none published",
     ),
     Method(
         slug="correct-and-smooth",

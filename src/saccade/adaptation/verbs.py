@@ -15,10 +15,12 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
+from torch import nn
 from torch.optim import Adam
 
 from saccade.adaptation.adversary import DomainDiscriminator
 from saccade.adaptation.baselines import DomainAdversarial, SourceOnly
+from saccade.adaptation.cmss import CMSS, CurriculumManager
 from saccade.adaptation.cosine_predictor import CosinePredictor
 from saccade.adaptation.datamodule import DomainSets
 from saccade.adaptation.datasets import DomainFiles, same_classes, transforms
@@ -68,11 +70,20 @@ def _mico(make: Callable[[], Classifier]) -> AdaptationMethod:
     return DeCoTa(classifier, pretrain=0.3, lr_mult=1.0, head_lr_mult=1.0)
 
 
+def _cmss(make: Callable[[], Classifier]) -> AdaptationMethod:
+    """With a manager of the classifier's kind, bounded scores, and the discriminator on the weighted loss."""
+    classifier, judge = make(), make()
+    manager = CurriculumManager(nn.Sequential(judge.body, nn.Linear(judge.in_features, 1)), bound=2.0)
+    discriminator = DomainDiscriminator(classifier.in_features, 256, 0.0)
+    return CMSS(classifier, manager, discriminator, weight=0.1, weighted_discriminator=True)
+
+
 METHODS: dict[str, MethodChoice] = {
     "source-only": MethodChoice(lambda make, sources: SourceOnly(make())),
     "dann": MethodChoice(lambda make, sources: _dann(make, conditional=False)),
     "cdan": MethodChoice(lambda make, sources: _dann(make, conditional=True)),
     "mico": MethodChoice(lambda make, sources: _mico(make), needs_labelled=True, merge_sources=True),
+    "cmss": MethodChoice(lambda make, sources: _cmss(make)),
 }
 
 
