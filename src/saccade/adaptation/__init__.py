@@ -19,9 +19,9 @@ from saccade.adaptation.cmss_networks import (
 from saccade.adaptation.cosine_predictor import CosinePredictor, cosine_classifier
 from saccade.adaptation.method import AdaptationMethod, DomainBatch, Labelled, Moment, Predictions, Update
 from saccade.adaptation.mico import DeCoTa, DeCoTaOutput, decota_losses
+from saccade.adaptation.mist import MiST, MiSTLoss, MiSTOutput, PseudoLabelling
 from saccade.adaptation.networks import Classifier, digit_classifier, timm_classifier
 from saccade.adaptation.schedules import InverseDecayLR, adaptation_factor, inverse_decay_lr
-from saccade.adaptation.self_training import MiST, MiSTLoss, MiSTOutput, PseudoLabelling
 
 __all__ = [
     "CMSS",
