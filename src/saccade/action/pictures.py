@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from jaxtyping import Int, UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from torch import Tensor
 
 from saccade.action.motion_squeeze import Motion
+from saccade.data.figures import to_pixels
 from saccade.worlds.motion import MotionClips
 
 
@@ -138,17 +138,3 @@ def confusion(
     bar.set_label("% of the row", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return to_pixels(figure)
-
-
-def to_pixels(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw a figure.
-
-    Args:
-        figure: The figure.
-
-    Returns:
-        Its pixels.
-    """
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from torch import Tensor
 
-from saccade.action.pictures import to_pixels
+from saccade.data.figures import to_pixels
 from saccade.worlds.motion import MotionClips
 
 

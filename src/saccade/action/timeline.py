@@ -14,8 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from saccade.action.pictures import to_pixels
 from saccade.data.clips import ClipSampler
+from saccade.data.figures import to_pixels
 from saccade.data.transforms import EvalTransform
 from saccade.data.video import FrameSource
 from saccade.nn.input_spec import InputSpec

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from saccade.action.pictures import to_pixels
+from saccade.data.figures import to_pixels
 from saccade.worlds.tracks import ORDERS, Tracks
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -38,6 +38,11 @@ class DomainBatch:
     sources: list[Labelled]
     targets: list[Float[Tensor, "b c h w"]]
     labelled_target: Labelled | None = None
+
+    @property
+    def labelled(self) -> list[Labelled]:
+        """All that is labelled: the sources, then the target's few where there are any."""
+        return [*self.sources, *([self.labelled_target] if self.labelled_target else [])]
 
 
 @dataclass(frozen=True)
@@ -163,13 +168,12 @@ def check_batch(
             raise ValueError(f"the batch has {len(found)} {what} domains; {wanted} are wanted")
         if not found:
             raise ValueError(f"the batch has no {what} domain; at least one is wanted")
-    labelled: Sequence[Labelled] = [*batch.sources, *([batch.labelled_target] if batch.labelled_target else [])]
-    images = [*(part.images for part in labelled), *batch.targets]
+    images = [*(part.images for part in batch.labelled), *batch.targets]
     if any(len(part) == 0 for part in images):
         raise ValueError(f"a domain of the batch has no images: {[len(part) for part in images]}")
     if len({part.shape[1:] for part in images}) > 1:
         raise ValueError(f"the domains' images differ in shape: {', '.join(str(tuple(part.shape)) for part in images)}")
-    for part in labelled:
+    for part in batch.labelled:
         check_labels(part.labels, len(part.images), num_classes)
 
 

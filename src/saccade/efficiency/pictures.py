@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import nn
 
+from saccade.data.figures import to_pixels
 from saccade.efficiency.rows import rows_of
 from saccade.efficiency.shared_weights import ClusteredModel
 
@@ -51,7 +51,7 @@ def row_clouds(networks: Mapping[str, tuple[nn.Module, ClusteredModel]], layers:
             axes.set_yticks([])
             error = clustered.layers[name].relative_error
             axes.set_title(f"{title}\n{name}: {len(rows)} rows, error {error:.2g}", fontsize=9, color=INK)
-    return _pixels(figure)
+    return to_pixels(figure, dpi=110, tight=True)
 
 
 def filter_sheet(networks: Mapping[str, nn.Module], layer: str, count: int = 10) -> np.ndarray:
@@ -79,17 +79,9 @@ def filter_sheet(networks: Mapping[str, nn.Module], layer: str, count: int = 10)
         axes.imshow(canvas, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="nearest")
         axes.set_axis_off()
         axes.set_title(title, fontsize=9, color=INK)
-    return _pixels(figure)
+    return to_pixels(figure, dpi=110, tight=True)
 
 
 def _weight(network: nn.Module, layer: str) -> torch.Tensor:
     weight = network.get_submodule(layer).weight  # of a shared convolution it is no parameter
     return weight.detach().float().cpu()  # type: ignore[operator]
-
-
-def _pixels(figure: Figure) -> np.ndarray:
-    figure.set_dpi(110)
-    figure.set_layout_engine("tight")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

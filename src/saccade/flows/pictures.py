@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from saccade.data.figures import to_pixels
 from saccade.flows.earth import latlon_to_sphere, sphere_to_latlon
 
 Density = Callable[[Tensor], Tensor]
@@ -54,7 +54,6 @@ def density_map(
     latitude, longitude, values = density_grid(log_prob, high)
     shown = np.clip((values - values.max()) / -math.log(floor), -1, 0) + 1
     figure = Figure(figsize=(11, 8.4), facecolor="white", layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, height_ratios=(1.25, 1))
     flat = figure.add_subplot(grid[0, :])
     flat.imshow(shown, origin="lower", extent=(-180, 180, -90, 90), cmap="magma", vmin=0, vmax=1)
@@ -68,8 +67,7 @@ def density_map(
         axes.scatter(seen[:, 0], seen[:, 1], s=1.5, c="#5ad1c9", alpha=0.5, linewidths=0)
         axes.set_title(f"around longitude {side:.0f}", fontsize=10)
         axes.set_axis_off()
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return to_pixels(figure)
 
 
 def _hemisphere(shown: np.ndarray, latitude: np.ndarray, longitude: np.ndarray, side: float) -> np.ndarray:

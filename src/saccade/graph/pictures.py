@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from saccade.data.figures import to_pixels
 from saccade.graph.datasets import NodeData, Split
 
 CLASSES = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#eeca3b", "#72b7b2", "#9d755d", "#ff9da6", "#79706e", "#2f4b7c")
@@ -54,7 +54,7 @@ def neighbourhood(
         axes.set_axis_off()
         axes.set_aspect("equal", adjustable="datalim")
         axes.autoscale_view()
-    return _pixels(figure)
+    return to_pixels(figure, dpi=110, tight=True)
 
 
 def by_known_neighbours(
@@ -88,7 +88,7 @@ def by_known_neighbours(
     axes.set_ylabel("test accuracy (%)")
     _plain(axes)
     axes.legend(frameon=False, ncols=2, loc="upper left")
-    return _pixels(figure)
+    return to_pixels(figure, dpi=110, tight=True)
 
 
 def confidence(data: NodeData, split: Split, before: Float[Tensor, "n k"], after: Float[Tensor, "n k"]) -> np.ndarray:
@@ -107,7 +107,7 @@ def confidence(data: NodeData, split: Split, before: Float[Tensor, "n k"], after
         _plain(axes)
     panels[0].set_ylabel("test papers")
     panels[0].legend(frameon=False, loc="upper left")
-    return _pixels(figure)
+    return to_pixels(figure, dpi=110, tight=True)
 
 
 def spring_layout(edges: np.ndarray, num_nodes: int, steps: int = 150) -> np.ndarray:
@@ -154,11 +154,3 @@ def _plain(axes: Any) -> None:
     axes.tick_params(colors=INK)
     axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
     axes.set_axisbelow(True)
-
-
-def _pixels(figure: Figure) -> np.ndarray:
-    figure.set_dpi(110)
-    figure.set_layout_engine("tight")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -37,12 +37,14 @@ class LossCurve(Callback):
         """Keep the loss."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._recent.append(float(loss.detach()))
-        total = int(trainer.estimated_stepping_batches)
+        # in batches: where several optimisers take turns, Lightning counts the steps of each
+        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        total = int(trainer.estimated_stepping_batches) * trainer.accumulate_grad_batches
         if len(self._recent) >= max(1, total // self.points):
-            self.curve.append((float(trainer.global_step), sum(self._recent) / len(self._recent)))
+            self.curve.append((float(done), sum(self._recent) / len(self._recent)))
             self._recent.clear()
             if self.progress:
-                self.progress(min(trainer.global_step / max(total, 1), 1.0))
+                self.progress(min(done / max(total, 1), 1.0))
 
 
 def fit(

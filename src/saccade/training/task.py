@@ -59,15 +59,18 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule, as Lightning wants them."""
-        groups = self.param_groups()
+        optimizer, scheduler = self.make(self.param_groups())
+        if scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.schedule}}
+
+    def make(self, groups: list[dict[str, Any]]) -> tuple[Optimizer, LRScheduler | None]:
+        """The configured optimiser of some groups, which may have the key `lr_mult`, and its schedule."""
         factors = [group.pop("lr_mult", 1.0) for group in groups]
         optimizer = self.make_optimizer(groups)
         for group, factor in zip(optimizer.param_groups, factors, strict=True):
             group["lr"] = group["lr"] * factor
-        if self.make_scheduler is None:
-            return optimizer
-        scheduler = self.make_scheduler(optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.schedule}}
+        return optimizer, None if self.make_scheduler is None else self.make_scheduler(optimizer)
 
     def finite(self, loss: Tensor) -> Tensor:
         """The loss, or a `ValueError` that names the step where it is NaN or infinite."""

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from saccade.data.figures import to_pixels
 from saccade.efficiency.migperf.inventory import ACTIVITY, MEMORY_USED, POWER, UTILISATION
 from saccade.efficiency.migperf.records import RunRecord
 
@@ -71,7 +72,7 @@ def sweep_picture(records: Sequence[RunRecord]) -> np.ndarray:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.grid(color="#00000014")
         axes.legend(frameon=False, fontsize=8)
-    return _pixels(figure)
+    return to_pixels(figure)
 
 
 def spread_picture(records: Sequence[RunRecord]) -> np.ndarray:
@@ -85,7 +86,7 @@ def spread_picture(records: Sequence[RunRecord]) -> np.ndarray:
     axes.set(xlabel="ms a batch", ylabel="batches that take at most so long (%)", xscale="log", ylim=(0, 101))
     axes.grid(color="#00000014")
     axes.legend(frameon=False, fontsize=8)
-    return _pixels(figure)
+    return to_pixels(figure)
 
 
 def phases_picture(records: Sequence[RunRecord]) -> np.ndarray:
@@ -101,7 +102,7 @@ def phases_picture(records: Sequence[RunRecord]) -> np.ndarray:
     axes.invert_yaxis()
     axes.set(xlabel="ms a step")
     axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
-    return _pixels(figure)
+    return to_pixels(figure)
 
 
 def timeline_picture(records: Sequence[RunRecord]) -> np.ndarray | None:
@@ -122,7 +123,7 @@ def timeline_picture(records: Sequence[RunRecord]) -> np.ndarray | None:
         axes.grid(color="#00000014")
     everything[0].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     everything[-1].set(xlabel="seconds from the beginning of the measured window")
-    return _pixels(figure)
+    return to_pixels(figure)
 
 
 def sharing_picture(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -141,7 +142,7 @@ def sharing_picture(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     for axes in (left, right):
         axes.set_yticks(places, names if axes is left else [""] * len(rows))
         axes.invert_yaxis()
-    return _pixels(figure)
+    return to_pixels(figure)
 
 
 def tenants_picture(curves: Mapping[str, Sequence[tuple[float, float]]], mark: float, x: str, y: str) -> np.ndarray:
@@ -163,7 +164,7 @@ def tenants_picture(curves: Mapping[str, Sequence[tuple[float, float]]], mark: f
     axes.set(xlabel=x, ylabel=y, yscale="log")
     axes.grid(color="#00000014")
     axes.legend(frameon=False)
-    return _pixels(figure)
+    return to_pixels(figure)
 
 
 def _values(record: RunRecord, name: str) -> list[tuple[float, float]]:
@@ -182,9 +183,3 @@ def _figure(width: float, height: float, columns: int, rows: int = 1) -> tuple[F
     for own in axes:
         own.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _pixels(figure: Figure) -> np.ndarray:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

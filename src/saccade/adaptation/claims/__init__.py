@@ -1,0 +1,1 @@
+"""The claims of the adaptation domain, one file a method."""
