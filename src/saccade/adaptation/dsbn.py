@@ -9,8 +9,8 @@ statistics, while convolutions and linear layers are shared: style goes into the
 How it is used: [`convert_dsbn`][saccade.adaptation.dsbn.convert_dsbn] turns the batch norms of any network into DSBN,
 `model(images, domain=d)` or [`use_domain`][saccade.adaptation.dsbn.use_domain] says which branch runs, and
 [`merge_domain`][saccade.adaptation.dsbn.merge_domain] gives a plain network of one domain for deployment. Training goes
-in two stages: [`DSBNStage1`][saccade.adaptation.mstn.DSBNStage1] aligns the domains with MSTN or CPUA, and
-[`DSBNStage2`][saccade.adaptation.self_training.DSBNStage2] teaches a fresh network the pseudo labels of the first.
+in two stages: [`DSBNStage1`][saccade.adaptation.dsbn_stages.DSBNStage1] aligns the domains with MSTN or CPUA, and
+[`DSBNStage2`][saccade.adaptation.dsbn_stages.DSBNStage2] teaches a fresh network the pseudo labels of the first.
 
 A domain is a Python int: naming it by a tensor makes host and device wait for each other. A tensor with one domain an
 image is accepted too; the batch is then split, normalised by groups and put back. Under `torch.compile` give an int;
@@ -472,8 +472,8 @@ def merge_domain(module: nn.Module, domain: int) -> nn.Module:
 
     Example:
         >>> model = convert_dsbn(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), num_domains=2)
-        >>> merge_domain(model, 1)[1]
-        BatchNorm1d(3, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+        >>> type(merge_domain(model, 1)[1]).__name__
+        'BatchNorm1d'
     """
     layers = dsbn_layers(module)
     if not layers:

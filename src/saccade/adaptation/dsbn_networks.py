@@ -115,8 +115,8 @@ class ResNet(DSBNNetwork):
         ValueError: Fewer than 2 classes, a negative width, another number of stages.
 
     Example:
-        >>> ResNet("basic", (1, 1, 1, 1), 5, in_features=16)(torch.zeros(1, 3, 32, 32)).shape
-        torch.Size([1, 5])
+        >>> ResNet("basic", (1, 1, 1, 1), 5, in_features=16)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 5])
     """
 
     def __init__(
@@ -227,8 +227,8 @@ def dsbn_resnet(
         ValueError: Another name.
 
     Example:
-        >>> dsbn_resnet("resnet18")(torch.zeros(1, 3, 32, 32), domain=1).shape
-        torch.Size([1, 31])
+        >>> dsbn_resnet("resnet18")(torch.zeros(2, 3, 32, 32), domain=1).shape
+        torch.Size([2, 31])
     """
     if name not in RESNETS:
         raise ValueError(f"name is {name!r}; {', '.join(RESNETS)} are accepted")

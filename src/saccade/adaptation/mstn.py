@@ -1,4 +1,4 @@
-"""MSTN and CPUA, which align domains by an adversary, and the first stage of DSBN, which trains with either.
+"""MSTN and CPUA: losses that align domains by an adversary, of which the first stage of DSBN takes one.
 
 Moving semantic transfer (MSTN, Xie et al. 2018) lets a discriminator tell source from target features, which the network
 learns to prevent, and pulls the centroids of each class in both domains together. Class prediction uncertainty alignment
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Literal, NamedTuple, cast
 
@@ -27,6 +27,9 @@ from torch.nn import functional as F
 from saccade.adaptation.dsbn_networks import dsbn_discriminator
 from saccade.adaptation.method import check_labels, frozen
 from saccade.ops.collective import sum_over_processes
+
+DiscriminatorKind = Literal["digits", "photos", "cpua"] | Callable[[int], nn.Module]
+"""One of the paper's discriminators, see `dsbn_discriminator`; or a function of the width that makes one."""
 
 
 def joined_mean(values: Float[Tensor, " b"], weights: Float[Tensor, " b"] | None = None) -> Float[Tensor, ""]:
@@ -233,7 +236,7 @@ class MSTN(DomainAlignment):
         decay: Share of the batch in the centroids.
         adversarial_weight: Of the adversary.
         semantic_weight: Of the distance of centroids.
-        discriminator: See `dsbn_discriminator`; or any module that gives one logit, copied for each pair.
+        discriminator: See `dsbn_discriminator`; or a function that makes one of the width that it sees.
 
     Raises:
         ValueError: Fewer than one domain.
@@ -254,7 +257,7 @@ class MSTN(DomainAlignment):
         decay: float = 0.3,
         adversarial_weight: float = 0.1,
         semantic_weight: float = 1.0,
-        discriminator: Literal["digits", "photos", "cpua"] | nn.Module = "photos",
+        discriminator: DiscriminatorKind = "photos",
     ) -> None:
         super().__init__(
             discriminator_of_each_pair(dim, sources, targets, discriminator), sources, targets, adversarial_weight
@@ -294,7 +297,7 @@ class CPUA(DomainAlignment):
         adversarial_weight: Of the adversary.
         class_balance: Weight the samples of class y, true or predicted, by max_k p(k) / p(y), as CPUA's paper does and
             DSBN's code does not; p counts the classes of each domain as they come by in training.
-        discriminator: See `dsbn_discriminator`; or any module that gives one logit, copied for each pair.
+        discriminator: See `dsbn_discriminator`; or a function that makes one of the width that it sees.
 
     Raises:
         ValueError: Fewer than one domain.
@@ -315,7 +318,7 @@ class CPUA(DomainAlignment):
         targets: int = 1,
         adversarial_weight: float = 0.1,
         class_balance: bool = False,
-        discriminator: Literal["digits", "photos", "cpua"] | nn.Module = "cpua",
+        discriminator: DiscriminatorKind = "cpua",
     ) -> None:
         super().__init__(
             discriminator_of_each_pair(num_classes, sources, targets, discriminator),
@@ -386,7 +389,7 @@ def balance(counts: Float[Tensor, " k"], labels: Int[Tensor, " b"]) -> Float[Ten
 
 
 def discriminator_of_each_pair(
-    dim: int, sources: int, targets: int, discriminator: Literal["digits", "photos", "cpua"] | nn.Module
+    dim: int, sources: int, targets: int, discriminator: DiscriminatorKind
 ) -> list[nn.Module]:
     """One discriminator for every pair of a target and a source, each with its own start.
 
@@ -394,7 +397,7 @@ def discriminator_of_each_pair(
         dim: Width of what it sees.
         sources: Source domains.
         targets: Target domains.
-        discriminator: Its kind; or a module, whose copies are initialised anew where their layers know how.
+        discriminator: Its kind, or what makes one.
 
     Returns:
         targets * sources modules.
@@ -404,16 +407,9 @@ def discriminator_of_each_pair(
     """
     if sources < 1 or targets < 1:
         raise ValueError(f"{sources} sources and {targets} targets are named; at least 1 of each is accepted")
-    if isinstance(discriminator, str):
-        return [dsbn_discriminator(dim, discriminator) for _ in range(sources * targets)]
-    from copy import deepcopy
-
-    copies = [discriminator, *(deepcopy(discriminator) for _ in range(sources * targets - 1))]
-    for other in copies[1:]:
-        for layer in other.modules():
-            if isinstance(layer, nn.Linear):
-                layer.reset_parameters()
-    return copies
+    if callable(discriminator):
+        return [discriminator(dim) for _ in range(sources * targets)]
+    return [dsbn_discriminator(dim, discriminator) for _ in range(sources * targets)]
 
 
 def check_source_classes(seen: Float[Tensor, " k"]) -> None:

@@ -1,0 +1,52 @@
+"""Converters from the authors' state dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from saccade.checkpoints import Rule, StateDict, convert
+
+_BRANCH = r"bns\.\d+\.(?:weight|bias|running_mean|running_var|num_batches_tracked)"
+_AFFINE = r"(?:weight|bias)"
+DSBN = [
+    Rule(rf"((?:layer[1-4]\.\d+\.)?bn[1-3]\.{_BRANCH})", r"\1"),
+    Rule(rf"(layer[1-4]\.\d+\.downsample\.1\.{_BRANCH})", r"\1"),
+    Rule(r"(layer[1-4]\.\d+\.(?:conv[1-3]|downsample\.0)\.weight)", r"\1"),
+    Rule(rf"((?:conv[12]|fc[1-3]?)\.{_AFFINE})", r"\1"),
+]
+DISCRIMINATOR = [Rule(rf"discriminator\.(\d+\.{_AFFINE})", r"\1")]
+
+
+def convert_dsbn_checkpoint(state: Mapping[str, Tensor]) -> StateDict:
+    """A network that the authors' DSBN code saved, for `dsbn_lenet` or `dsbn_resnet`.
+
+    Their files `best_<model>+<jitter>+i<in_features>_<source>2<target>.pth` hold the state dict under `model`, beside
+    the iteration and the options; `saccade.checkpoints.read_state` opens them. Names are the same on both sides.
+
+    Args:
+        state: Keys `conv1.weight`, `bn1.bns.0.weight`, `layer1.0.downsample.1.bns.0.weight`, `fc.weight`, ....
+
+    Returns:
+        The same keys.
+
+    Raises:
+        ValueError: Keys that belong to neither network.
+    """
+    return convert(state, DSBN)
+
+
+def convert_dsbn_discriminator(state: Mapping[str, Tensor]) -> StateDict:
+    """A discriminator of the authors' DSBN code, for `dsbn_discriminator`.
+
+    Args:
+        state: Keys `discriminator.0.weight`, ....
+
+    Returns:
+        Keys `0.weight`, ....
+
+    Raises:
+        ValueError: Other keys.
+    """
+    return convert(state, DISCRIMINATOR)
