@@ -13,8 +13,8 @@ in two stages: [`DSBNStage1`][saccade.adaptation.dsbn_stages.DSBNStage1] aligns 
 [`DSBNStage2`][saccade.adaptation.dsbn_stages.DSBNStage2] teaches a fresh network the pseudo labels of the first.
 
 A domain is a Python int: naming it by a tensor makes host and device wait for each other. A tensor with one domain an
-image is accepted too; the batch is then split, normalised by groups and put back. Under `torch.compile` give an int;
-each domain compiles once.
+image is accepted too; the batch is then split, normalised by groups and put back. Under `torch.compile` give an int: each
+domain compiles once in each mode, and `torch._dynamo.config.recompile_limit` (8) is to be raised where that is more.
 
 Several processes. By default each process normalises by its own batch, as plain batch norm does. With `sync=True` the
 statistics of a domain are those of its samples in all processes, on the CPU too (torch's `SyncBatchNorm` knows CUDA
@@ -177,10 +177,8 @@ class DomainSpecificBatchNorm(nn.Module, ABC):
             The layer, in the same mode, on the same device.
 
         Raises:
-            ValueError: A lazy batch norm that has not run yet; `sync` for a class with a forward of its own.
+            ValueError: `sync` for a class with a forward of its own.
         """
-        if isinstance(norm, nn.modules.lazy.LazyModuleMixin):
-            raise ValueError(f"{type(norm).__name__} does not know its channels yet: run the network once before")
         if sync and type(norm).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
             raise ValueError(
                 f"{type(norm).__name__} has a forward of its own, which statistics over all processes would skip; "
@@ -437,6 +435,8 @@ def convert_dsbn(module: nn.Module, num_domains: int, *, sync: bool = False) -> 
         raise ValueError(f"{type(module).__name__} has domain-specific batch norms already")
 
     def change(name: str, norm: nn.Module) -> nn.Module:
+        if isinstance(norm, nn.modules.lazy.LazyModuleMixin):
+            raise ValueError(f"{name} does not know its channels yet: run the network once before")
         for layer in _LAYERS:
             if isinstance(norm, layer.kind):
                 return layer.from_batch_norm(norm, num_domains, sync=sync)
@@ -497,8 +497,8 @@ def merge_domain(module: nn.Module, domain: int) -> nn.Module:
 
 def _plain(layer: DomainSpecificBatchNorm, domain: int) -> nn.Module:
     norm = cast(_BatchNorm, layer.bns[domain])
-    if not isinstance(norm, nn.SyncBatchNorm) or layer.kind is nn.SyncBatchNorm:
-        return norm
+    if isinstance(norm, layer.kind):
+        return norm  # else a conversion for several processes has put another class in its place
     plain = layer.kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
     for parts in (plain._parameters, plain._buffers):
         for name in parts:
