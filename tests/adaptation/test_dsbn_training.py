@@ -140,12 +140,16 @@ def test_each_domain_runs_with_its_own_branch() -> None:
     torch.testing.assert_close(stage.deploy(0)(x[0]).softmax(1), stage.predict(x[0], -2).probabilities)
 
 
-def test_without_domain_specific_norms_all_go_together() -> None:
-    stage, data = stage1(domain_specific=False), batch()
+@pytest.mark.parametrize("norm", ["shared", "joint"])
+def test_the_baselines_share_their_batch_norms(norm: str) -> None:
+    stage, data = stage1(norm=norm), batch()
     assert not dsbn_layers(stage.classifier)
     list(stage.updates(data, Moment(5, 10)))
-    values = stage.classifier.body[0](torch.cat([data.sources[0].images, data.targets[0]])).transpose(0, 1).flatten(1)
-    torch.testing.assert_close(stage.classifier.body[1].running_mean, 0.1 * values.mean(1))
+    x = [data.sources[0].images, data.targets[0]]
+    mean = torch.zeros(16)
+    for part in x if norm == "shared" else [torch.cat(x)]:
+        mean = 0.9 * mean + 0.1 * stage.classifier.body[0](part).transpose(0, 1).flatten(1).mean(1)
+    torch.testing.assert_close(stage.classifier.body[1].running_mean, mean)
     stage.eval()
     torch.testing.assert_close(stage.deploy()(data.targets[0]).softmax(1), stage.predict(data.targets[0]).probabilities)
 
@@ -338,7 +342,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "target to deploy": (lambda: stage1().deploy(1), "target is 1; 0 to 0"),
     "branches": (lambda: DSBNStage1(convert_dsbn(classifier(), 3)), "branches for 3 domains; 2 are wanted"),
     "unwanted branches": (
-        lambda: DSBNStage1(convert_dsbn(classifier(), 2), domain_specific=False),
+        lambda: DSBNStage1(convert_dsbn(classifier(), 2), norm="joint"),
         "plain ones are wanted",
     ),
     "alignment": (lambda: DSBNStage1(classifier(), MSTN(K, K, 2)), "of 2 sources and 1 targets; 1 and 1"),
@@ -346,6 +350,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
         lambda: DSBNStage1(classifier(), CPUA(K), adapt_on="features"),
         "logits with CPUA",
     ),
+    "norm": (lambda: stage1(norm="none"), "norm is 'none'; domain, shared and joint"),
     "warm-up": (lambda: stage1(warmup=-1), "warmup is -1"),
     "no sources": (lambda: DSBNStage1(classifier(), sources=0), "0 sources and 1 targets"),
     "no domains": (lambda: MSTN(K, K, targets=0), "0 targets are named"),

@@ -24,6 +24,7 @@ from saccade.ops.collective import sum_over_processes
 from saccade.surgery import frozen
 
 Network = Classifier | DSBNNetwork
+Norm = Literal["domain", "shared", "joint"]
 
 
 class Seen(NamedTuple):
@@ -42,8 +43,8 @@ class DSBNMethod(AdaptationMethod, ABC):
         classifier: In two halves; its batch norms are converted where they are plain.
         sources: Source domains.
         targets: Target domains.
-        domain_specific: Off: the domains share plain batch norms, and their images go through the network together: the
-            baseline.
+        norm: `domain`: a branch a domain. The baselines: `shared`, plain batch norms through which the domains go one after
+            another; `joint`, plain ones through which they go together.
         backbone_lr: Learning rate of all but the linear layers at the end, as a factor.
 
     Raises:
@@ -51,16 +52,18 @@ class DSBNMethod(AdaptationMethod, ABC):
     """
 
     def __init__(
-        self, classifier: Network, sources: int, targets: int, domain_specific: bool, backbone_lr: float
+        self, classifier: Network, sources: int, targets: int, norm: Norm, backbone_lr: float
     ) -> None:
         super().__init__()
         if sources < 1 or targets < 1:
             raise ValueError(f"{sources} sources and {targets} targets are named; at least 1 of each is accepted")
-        prepare(classifier, sources + targets, domain_specific)
+        if norm not in ("domain", "shared", "joint"):
+            raise ValueError(f"norm is {norm!r}; domain, shared and joint are accepted")
+        prepare(classifier, sources + targets, norm)
         self.classifier = classifier
         self.sources = sources
         self.targets = targets
-        self.domain_specific = domain_specific
+        self.norm = norm
         self.backbone_lr = backbone_lr
         self.seen: Tensor
         self.register_buffer("seen", torch.zeros(classifier.num_classes))
@@ -96,9 +99,9 @@ class DSBNMethod(AdaptationMethod, ABC):
             return Seen(features, network.head(features))  # type: ignore[operator]
 
     def run_batch(self, batch: DomainBatch) -> list[Seen]:
-        """Every domain of a batch in training mode: one pass a domain, or one for all where they share batch norms."""
+        """Every domain of a batch in training mode: a pass a domain, or one for all where the batch norms are joint."""
         images = [*(source.images for source in batch.sources), *batch.targets]
-        if self.domain_specific:
+        if self.norm != "joint":
             return [self.run(self.classifier, part, domain) for domain, part in enumerate(images)]
         together = self.run(self.classifier, torch.cat(images), 0)
         sizes = [len(part) for part in images]
@@ -136,7 +139,7 @@ class DSBNMethod(AdaptationMethod, ABC):
         """
         if not 0 <= target < self.targets:
             raise ValueError(f"target is {target}; 0 to {self.targets - 1} are accepted")
-        if not self.domain_specific:
+        if self.norm != "domain":
             return copy.deepcopy(self.classifier).eval()
         return merge_domain(self.classifier, self.sources + target).eval()
 
@@ -173,7 +176,7 @@ class DSBNStage1(DSBNMethod):
         warmup: Iterations before lambda grows; it is 0 in them.
         max_step: Iterations over which it grows; all that are left where `None`.
         gamma: How fast it grows.
-        domain_specific: See `DSBNMethod`.
+        norm: See `DSBNMethod`.
         backbone_lr: See `DSBNMethod`.
 
     Raises:
@@ -197,10 +200,10 @@ class DSBNStage1(DSBNMethod):
         warmup: int = 0,
         max_step: int | None = None,
         gamma: float = 10.0,
-        domain_specific: bool = True,
+        norm: Norm = "domain",
         backbone_lr: float = 0.1,
     ) -> None:
-        super().__init__(classifier, sources, targets, domain_specific, backbone_lr)
+        super().__init__(classifier, sources, targets, norm, backbone_lr)
         if adapt_on not in ("logits", "features") or (adapt_on == "features" and isinstance(alignment, CPUA)):
             raise ValueError(f"adapt_on is {adapt_on!r}; logits or features is accepted, and logits with CPUA")
         if warmup < 0 or (max_step is not None and max_step < 1):
@@ -277,7 +280,7 @@ class DSBNStage2(DSBNMethod):
         max_step: Iterations over which it grows; all that are left where `None`.
         gamma: How fast it grows.
         teacher_weights: File to load the teacher's weights from: a network's, or a checkpoint of a stage.
-        domain_specific: See `DSBNMethod`.
+        norm: See `DSBNMethod`.
         backbone_lr: See `DSBNMethod`.
 
     Raises:
@@ -303,10 +306,10 @@ class DSBNStage2(DSBNMethod):
         max_step: int | None = None,
         gamma: float = 10.0,
         teacher_weights: str | None = None,
-        domain_specific: bool = True,
+        norm: Norm = "domain",
         backbone_lr: float = 0.1,
     ) -> None:
-        super().__init__(classifier, sources, targets, domain_specific, backbone_lr)
+        super().__init__(classifier, sources, targets, norm, backbone_lr)
         if teacher is classifier or teacher.num_classes != classifier.num_classes:
             raise ValueError(
                 f"the teacher has {teacher.num_classes} classes and the student {classifier.num_classes}; "
@@ -315,7 +318,7 @@ class DSBNStage2(DSBNMethod):
         if warmup < 0 or (max_step is not None and max_step < 1):
             raise ValueError(f"warmup is {warmup}, max_step {max_step}; at least 0 and 1 are accepted")
         if teacher_weights is not None:
-            prepare(teacher, sources + targets, domain_specific)
+            prepare(teacher, sources + targets, norm)
             load_teacher(teacher, teacher_weights)
         self.teacher = teacher.requires_grad_(False).eval()
         self.loss = loss or SelfTrainingLoss()
@@ -360,16 +363,16 @@ class DSBNStage2(DSBNMethod):
         yield Update("network", found.total)
 
 
-def prepare(classifier: nn.Module, num_domains: int, domain_specific: bool) -> None:
+def prepare(classifier: nn.Module, num_domains: int, norm: Norm) -> None:
     """Convert a network, or check one that is converted.
 
     Raises:
         ValueError: It has branches for another number of domains, or some where none are wanted.
     """
     layers = dsbn_layers(classifier)
-    if not domain_specific:
+    if norm != "domain":
         if layers:
-            raise ValueError("the network has domain-specific batch norms; without domain_specific plain ones are wanted")
+            raise ValueError(f"the network has domain-specific batch norms; with norm {norm!r} plain ones are wanted")
     elif not layers:
         convert_dsbn(classifier, num_domains)
     elif layers[0].num_domains != num_domains:
