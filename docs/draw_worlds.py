@@ -12,13 +12,25 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
+from saccade.data.figures import to_pixels  # noqa: E402
+
 ASSETS = ROOT / "docs" / "assets"
+
+
+def digits() -> np.ndarray:
+    """The same twelve drawings in every look."""
+    from saccade.data.images import load_digits
+    from saccade.worlds.digits import LOOKS, restyle
+
+    drawings = load_digits().images[:12]
+    rows = [torch.cat([*restyle(drawings, look, size=24, channels=3)], 2) for look in LOOKS.values()]
+    sheet = (torch.cat(rows, 1) * 255).byte().permute(1, 2, 0).numpy()
+    return sheet.repeat(3, 0).repeat(3, 1)
 
 
 def graphs() -> np.ndarray:
     """A part of the citation graph, coloured by field; marks show the topics within fields."""
     import scipy.sparse.csgraph
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
 
@@ -47,14 +59,11 @@ def graphs() -> np.ndarray:
     axes.set_axis_off()
     axes.set_aspect("equal", adjustable="datalim")
     figure.set_layout_engine("tight")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
+    return to_pixels(figure)
 
 
 def landscapes() -> np.ndarray:
     """Distributions of two landscapes, and by how much one changed choice changes the accuracy."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from saccade.worlds.landscapes import landscape
@@ -72,9 +81,7 @@ def landscapes() -> np.ndarray:
     right.set(xlabel="change by another choice in the first layer (points)")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
+    return to_pixels(figure)
 
 
 def motion() -> np.ndarray:
@@ -139,7 +146,6 @@ def stick_figures() -> np.ndarray:
 
 def tracks() -> np.ndarray:
     """A clip of moving and one of still objects, frames side by side."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -166,9 +172,7 @@ def tracks() -> np.ndarray:
                 axis.set_title(f"frame {t}", fontsize=9)
         axes[row][0].set_ylabel("moving" if speed else "still", fontsize=10)
     figure.set_layout_engine("tight")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
+    return to_pixels(figure)
 
 
 def framed(picture: torch.Tensor) -> torch.Tensor:
@@ -177,6 +181,7 @@ def framed(picture: torch.Tensor) -> torch.Tensor:
 
 
 WORLDS = {
+    "digits": digits,
     "graphs": graphs,
     "landscapes": landscapes,
     "motion": motion,

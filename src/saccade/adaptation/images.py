@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saccade.adaptation.method import AdaptationMethod, Predictions
 from saccade.data.records import ImageRecords, Record
 
 Augment = Callable[[Tensor], Tensor]
@@ -139,3 +140,28 @@ class FileImages(ImageSet):
         images = torch.stack([image for image, _ in read])
         labels = None if self.labels is None else torch.tensor([label for _, label in read])
         return Loaded(images, labels, places[torch.tensor([sample is not None for sample in samples])])
+
+
+@torch.no_grad()
+def answers(
+    method: AdaptationMethod, images: ImageSet, device: torch.device | str = "cpu", domain: int = -1, size: int = 256
+) -> tuple[Predictions, Int[Tensor, " n"]]:
+    """What a trained method says about all images of a set that can be read.
+
+    Args:
+        method: In evaluation mode.
+        images: The set.
+        device: Where the method is.
+        domain: Which domain they are of.
+        size: Images a batch.
+
+    Returns:
+        The answers, on the CPU, and the places of their images in the set.
+    """
+    said, places = [], []
+    for part in torch.arange(len(images)).split(size):
+        loaded = images.load(part)
+        said.append(method.predict(loaded.images.to(device), domain))
+        places.append(loaded.places)
+    joined = [torch.cat(column).cpu() for column in zip(*((p.probabilities, p.embeddings) for p in said), strict=True)]
+    return Predictions(joined[0], joined[1]), torch.cat(places)

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from saccade import __version__
+from saccade.cli.adapt import adapt
 from saccade.cli.bench_group import bench_group
 from saccade.cli.compress import compress, decompress
 from saccade.cli.convert import convert
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command("list")(list_methods)
 app.command()(show)
 app.command()(reproduce)
+app.command()(adapt)
 app.command()(compress)
 app.command()(convert)
 app.command()(decompress)

@@ -13,6 +13,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+"""Of the files that are taken for images."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -99,12 +102,11 @@ def class_folders(classes: Sequence[Path]) -> list[Record]:
     Raises:
         ValueError: There are none.
     """
-    endings = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
     records = [
         Record(path, label)
         for label, folder in enumerate(classes)
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in endings
+        if path.suffix.lower() in IMAGE_ENDINGS
     ]
     if not records:
         raise ValueError(

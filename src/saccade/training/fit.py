@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -47,6 +48,16 @@ class LossCurve(Callback):
                 self.progress(min(done / max(total, 1), 1.0))
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, Lightning says nothing of its own."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        yield
+
+
 def fit(
     task: Task,
     data: DataModule | DataLoader[Any],
@@ -77,10 +88,7 @@ def fit(
         raise ValueError("training takes either steps or epochs")
     device = torch.device(device)
     curve = LossCurve(progress=progress)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
+    with quiet():
         engine = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=[device.index or 0] if device.type == "cuda" else 1,

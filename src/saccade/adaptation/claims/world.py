@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from saccade.adaptation.datamodule import DomainSets
 from saccade.adaptation.digits import DigitDomains
-from saccade.adaptation.images import ImageSet, TensorImages
-from saccade.adaptation.method import AdaptationMethod, Predictions
+from saccade.adaptation.images import ImageSet, TensorImages, answers
+from saccade.adaptation.method import AdaptationMethod
 from saccade.adaptation.pictures import answer_sheet, embedding_map
 from saccade.adaptation.task import DomainAdaptation
 from saccade.claims import Cell, Data
@@ -95,26 +95,15 @@ def train(
     return curve
 
 
-@torch.no_grad()
-def answers(method: AdaptationMethod, images: ImageSet, device: torch.device, domain: int = -1) -> Predictions:
-    """What a trained method says about all images of a set."""
-    parts = [
-        method.predict(images.load(places).images.to(device), domain) for places in torch.arange(len(images)).split(512)
-    ]
-    return Predictions(
-        torch.cat([part.probabilities for part in parts]).cpu(), torch.cat([part.embeddings for part in parts]).cpu()
-    )
-
-
 def accuracy(method: AdaptationMethod, images: ImageSet, device: torch.device) -> float:
     """Accuracy in percent on labelled images of the target."""
-    return 100 * float((answers(method, images, device).labels == _known(images)).float().mean())
+    return 100 * float((answers(method, images, device)[0].labels == _known(images)).float().mean())
 
 
 def shown(method: AdaptationMethod, data: DigitDomains, device: torch.device) -> dict[str, np.ndarray]:
     """A map of the features of the first source and the target, and the target's first test images with the answers."""
     source, test = data.train_images()[0][0], data.test_images()
-    parts = {"source": answers(method, source, device, 0), "target (test)": answers(method, test, device)}
+    parts = {"source": answers(method, source, device, 0)[0], "target (test)": answers(method, test, device)[0]}
     classes = {"source": _known(source), "target (test)": _known(test)}
     features = {name: part.embeddings for name, part in parts.items()}
     sheet = test.load(torch.arange(min(64, len(test)))).images
