@@ -89,7 +89,8 @@ def test_running_statistics_take_a_tenth_and_the_unbiased_variance() -> None:
     values = x.transpose(0, 1).flatten(1)
     torch.testing.assert_close(layer.bns[1].running_mean, 0.1 * values.mean(1))
     torch.testing.assert_close(layer.bns[1].running_var, 0.9 + 0.1 * values.var(1))
-    assert layer.bns[1].num_batches_tracked == 1 and layer.bns[0].num_batches_tracked == 0
+    assert layer.bns[1].num_batches_tracked == 1
+    assert layer.bns[0].num_batches_tracked == 0
 
 
 @given(st.lists(st.integers(0, 2), min_size=6, max_size=10), st.booleans())
@@ -142,12 +143,15 @@ def test_any_network_is_converted_runs_as_before_and_merges_to_the_bit(name: str
         unequal(model)
         with use_domain(model, 1):
             said = model(x)
-        assert torch.equal(said, model(x, domain=1)) and not torch.equal(said, model(x, domain=2))
+        assert torch.equal(said, model(x, domain=1))
+        assert not torch.equal(said, model(x, domain=2))
         merged = merge_domain(model, 1)
         assert torch.equal(merged(x), said)
-        assert set(merged.state_dict()) == keys and not dsbn_layers(merged)
+        assert set(merged.state_dict()) == keys
+        assert not dsbn_layers(merged)
         assert [type(m) for m in merged.modules()] == [type(m) for m in plain.modules()]
-        assert not merged._forward_pre_hooks and not merged._forward_hooks
+        assert not merged._forward_pre_hooks
+        assert not merged._forward_hooks
         assert torch.equal(model(x, domain=1), said), "the network itself stays as it is"
 
 
@@ -165,7 +169,8 @@ def test_a_merged_network_trains_as_its_branch() -> None:
 def test_one_batch_norm_is_converted_and_merged_too() -> None:
     norm = nn.BatchNorm2d(3).eval()
     layer = convert_dsbn(norm, 2)
-    assert isinstance(layer, DomainSpecificBatchNorm2d) and not layer.training
+    assert isinstance(layer, DomainSpecificBatchNorm2d)
+    assert not layer.training
     assert type(merge_domain(layer, 1)) is nn.BatchNorm2d
 
 
@@ -182,7 +187,8 @@ def test_contexts_nest_and_end_also_after_an_error() -> None:
         outer = model(x)
         with use_domain(model, 1):
             inner = model(x)
-        assert torch.equal(model(x), outer) and torch.equal(model(x, domain=1), inner)
+        assert torch.equal(model(x), outer)
+        assert torch.equal(model(x, domain=1), inner)
         assert torch.equal(model(x), outer)
         with pytest.raises(RuntimeError):
             model(torch.randn(4, 2, 9, 9), domain=2)

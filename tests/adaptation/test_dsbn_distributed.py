@@ -58,9 +58,7 @@ def batches(sizes: tuple[int, int]) -> list[list[DomainBatch]]:
 
 def train(made: DSBNMethod, data: list[DomainBatch]) -> dict[str, Any]:
     """Plain gradient steps, with gradients averaged over processes as DistributedDataParallel does."""
-    players = {
-        name: [p for group in groups for p in group["params"]] for name, groups in made.players().items()
-    }
+    players = {name: [p for group in groups for p in group["params"]] for name, groups in made.players().items()}
     losses, gradients = [], {}
     made.train()
     for step, batch in enumerate(data):

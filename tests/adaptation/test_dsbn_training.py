@@ -50,7 +50,8 @@ def test_centroids_are_the_formula_and_absent_classes_stay() -> None:
     torch.testing.assert_close(out[0], 0.25 * x[[0, 2, 3]].mean(0) + 0.75 * before[0])
     torch.testing.assert_close(out[2], 0.25 * x[1] + 0.75 * before[2])
     assert torch.equal(out[1], before[1])
-    assert torch.equal(part.centroids, out) and not part.centroids.requires_grad
+    assert torch.equal(part.centroids, out)
+    assert not part.centroids.requires_grad
     out.sum().backward()
     torch.testing.assert_close(x.grad[:, 0], torch.tensor([1 / 12, 0.25, 1 / 12, 1 / 12], dtype=torch.float64))
 
@@ -75,9 +76,7 @@ def test_the_losses_are_the_formulas() -> None:
         for s in range(2):
             judge = part.discriminators[t * 2 + s]
             adversarial.append((-F.logsigmoid(-judge(sources[s])).mean() - F.logsigmoid(judge(targets[t])).mean()) / 2)
-            semantic.append(
-                (part.source_centroids[s].centroids - part.target_centroids[t].centroids).square().mean()
-            )
+            semantic.append((part.source_centroids[s].centroids - part.target_centroids[t].centroids).square().mean())
     torch.testing.assert_close(aligned.generator, -0.3 * torch.stack(adversarial).mean())
     torch.testing.assert_close(aligned.semantic, 0.7 * torch.stack(semantic).mean())
     torch.testing.assert_close(part.discriminator_loss(sources, targets), -aligned.generator)
@@ -123,7 +122,8 @@ def test_pseudo_labelling_leaves_the_running_statistics_alone() -> None:
     list(stage.updates(data, Moment(0, 10)))
     layer = dsbn_layers(stage.classifier)[0]
     assert [int(norm.num_batches_tracked) for norm in layer.bns] == [1, 1]
-    assert stage.classifier.training and all(m.training for m in stage.classifier.modules())
+    assert stage.classifier.training
+    assert all(m.training for m in stage.classifier.modules())
 
 
 def test_each_domain_runs_with_its_own_branch() -> None:
@@ -166,7 +166,8 @@ def test_the_backbone_learns_at_a_tenth() -> None:
 def test_cpua_sees_logits_and_has_no_centroids() -> None:
     stage = DSBNStage1(classifier(), CPUA(K, discriminator=small))
     losses = [update.loss for update in stage.updates(batch(), Moment(5, 10))]
-    assert len(losses) == 2 and stage.measures()["semantic"] == 0
+    assert len(losses) == 2
+    assert stage.measures()["semantic"] == 0
     assert stage.alignment.discriminators[0][0].in_features == K
 
 
@@ -174,15 +175,14 @@ def test_cpua_balances_classes_on_request() -> None:
     part = CPUA(3, class_balance=True, discriminator=small)
     x, y, z = torch.randn(4, 3), torch.tensor([0, 0, 1, 0]), torch.tensor([2, 2, 1, 1])
     aligned = part([x], [y], [x + 1], [z])
-    assert part.source_counts.tolist() == [[3, 1, 0]] and part.target_counts.tolist() == [[0, 2, 2]]
+    assert part.source_counts.tolist() == [[3, 1, 0]]
+    assert part.target_counts.tolist() == [[0, 2, 2]]
     judge = part.discriminators[0]
     weights = torch.tensor([1.0, 1.0, 3.0, 1.0])
     plain = -F.logsigmoid(-judge(x).flatten()) * weights, -F.logsigmoid(judge(x + 1).flatten())
     torch.testing.assert_close(aligned.generator, -0.1 * (plain[0].mean() + plain[1].mean()) / 2)
     torch.testing.assert_close(part.discriminator_loss([x], [x + 1]), -aligned.generator)
-    torch.testing.assert_close(
-        part.class_loss(x, y, 0), (F.cross_entropy(x, y, reduction="none") * weights).mean()
-    )
+    torch.testing.assert_close(part.class_loss(x, y, 0), (F.cross_entropy(x, y, reduction="none") * weights).mean())
     assert class_weights(torch.zeros(2)).tolist() == [1, 1]
 
 
@@ -215,19 +215,22 @@ def test_the_self_training_loss_is_the_formula(scale: bool) -> None:
     found = SelfTrainingLoss(0.6, scale_logits=scale)([source], [labels], [target], [teacher], [student], 0.4, 0.5)
     confidence, pseudo = (0.6 * teacher + 0.4 * student).softmax(1).max(1)
     chosen = confidence >= 0.6
-    assert 0 < int(chosen.sum()) < 8 and torch.equal(found.selected[0], chosen)
+    assert 0 < int(chosen.sum()) < 8
+    assert torch.equal(found.selected[0], chosen)
     logits = target * confidence[:, None].detach() if scale else target
     expected = F.cross_entropy(source, labels) + 0.5 * F.cross_entropy(logits[chosen], pseudo[chosen])
     torch.testing.assert_close(found.total, expected)
     found.total.backward()
-    assert teacher.grad is None and student.grad is None
+    assert teacher.grad is None
+    assert student.grad is None
 
 
 def test_no_confident_sample_is_no_loss() -> None:
     logits, labels = torch.zeros(3, 4), torch.tensor([0, 1, 2])
     target = torch.zeros(3, 4, requires_grad=True)
     found = SelfTrainingLoss(0.9)([logits], [labels], [target], [logits], [logits])
-    assert float(found.target) == 0 and torch.isfinite(found.total)
+    assert float(found.target) == 0
+    assert torch.isfinite(found.total)
     found.total.backward()
     assert float(target.grad.abs().max()) == 0
 
@@ -239,7 +242,8 @@ def test_stages_follow_one_another() -> None:
     assert torch.equal(third.teacher.head.weight, second.classifier.head.weight)
     before = copy.deepcopy(second.teacher.state_dict())
     second.train()
-    assert not second.teacher.training and second.classifier.training
+    assert not second.teacher.training
+    assert second.classifier.training
     updates = list(second.updates(data, Moment(5, 10)))
     assert [update.player for update in updates] == ["network"]
     updates[0].loss.backward()
@@ -293,12 +297,19 @@ def test_a_class_that_no_source_has_is_warned_of() -> None:
 def test_the_networks_start_as_the_paper_says() -> None:
     lenet = LeNet(in_features=7)
     assert float(lenet.conv2.weight.detach().abs().max()) == pytest.approx(0.02)
-    assert 0.005 < float(lenet.fc1.weight.detach().std()) < 0.01 and float(lenet.fc3.bias.detach().abs().max()) == 0
+    assert 0.005 < float(lenet.fc1.weight.detach().std()) < 0.01
+    assert float(lenet.fc3.bias.detach().abs().max()) == 0
     resnet = ResNet("basic", (1, 1, 1, 1), 5)
     assert 0.008 < float(resnet.fc.weight.detach().std()) < 0.012
     wide = dsbn_discriminator(10, "photos")
     assert float(wide[-1].weight.detach().abs().max()) == pytest.approx(0.6)
-    assert [type(m).__name__ for m in dsbn_discriminator(10, "digits")] == ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
+    assert [type(m).__name__ for m in dsbn_discriminator(10, "digits")] == [
+        "Linear",
+        "ReLU",
+        "Linear",
+        "ReLU",
+        "Linear",
+    ]
     assert sum(isinstance(m, nn.Dropout) for m in wide) == 2
     assert sum(isinstance(m, nn.Dropout) for m in dsbn_discriminator(10, "cpua")) == 0
 

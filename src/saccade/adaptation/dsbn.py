@@ -483,9 +483,7 @@ def merge_domain(module: nn.Module, domain: int) -> nn.Module:
     merged = copy.deepcopy(module)
     if isinstance(merged, DomainSpecificBatchNorm):
         return _plain(merged, domain)
-    map_modules(
-        merged, DomainSpecificBatchNorm, lambda _, layer: _plain(cast(DomainSpecificBatchNorm, layer), domain)
-    )
+    map_modules(merged, DomainSpecificBatchNorm, lambda _, layer: _plain(cast(DomainSpecificBatchNorm, layer), domain))
     for part in merged.modules():
         if part.__dict__.pop("_domains", None) is not None:
             for hooks, ours in ((part._forward_pre_hooks, _take_domain), (part._forward_hooks, _leave_domain)):

@@ -51,9 +51,7 @@ class DSBNMethod(AdaptationMethod, ABC):
         ValueError: Fewer than one domain, a network converted for another number of domains.
     """
 
-    def __init__(
-        self, classifier: Network, sources: int, targets: int, norm: Norm, backbone_lr: float
-    ) -> None:
+    def __init__(self, classifier: Network, sources: int, targets: int, norm: Norm, backbone_lr: float) -> None:
         super().__init__()
         if sources < 1 or targets < 1:
             raise ValueError(f"{sources} sources and {targets} targets are named; at least 1 of each is accepted")

@@ -78,9 +78,7 @@ class MovingCentroids(nn.Module):
     def __init__(self, num_classes: int, dim: int, decay: float = 0.3) -> None:
         super().__init__()
         if num_classes < 1 or dim < 1 or not 0.0 < decay <= 1.0:
-            raise ValueError(
-                f"num_classes {num_classes} and dim {dim} must be at least 1, decay {decay} in (0, 1]"
-            )
+            raise ValueError(f"num_classes {num_classes} and dim {dim} must be at least 1, decay {decay} in (0, 1]")
         self.decay = decay
         self.register_buffer("centroids", torch.zeros(num_classes, dim))
 

@@ -21,8 +21,10 @@ from saccade.adaptation.adversary import DomainDiscriminator
 from saccade.adaptation.baselines import DomainAdversarial, SourceOnly
 from saccade.adaptation.datamodule import DomainSets
 from saccade.adaptation.datasets import DomainFiles, same_classes, transforms
+from saccade.adaptation.dsbn_stages import DSBNStage1
 from saccade.adaptation.images import FileImages, answers
 from saccade.adaptation.method import AdaptationMethod, Predictions
+from saccade.adaptation.mstn import MSTN
 from saccade.adaptation.networks import Classifier, digit_classifier, timm_classifier
 from saccade.adaptation.pictures import embedding_map
 from saccade.adaptation.schedules import InverseDecayLR
@@ -59,10 +61,18 @@ def _dann(make: Callable[[], Classifier], conditional: bool) -> AdaptationMethod
     return DomainAdversarial(classifier, DomainDiscriminator(classifier.in_features, 256, 0.0), weight=0.1)
 
 
+def _dsbn(make: Callable[[], Classifier], sources: int) -> AdaptationMethod:
+    classifier = make()
+    classes = classifier.num_classes
+    alignment = MSTN(classes, classes, sources, discriminator=lambda width: DomainDiscriminator(width, 256, 0.0))
+    return DSBNStage1(classifier, alignment, sources, backbone_lr=1.0)
+
+
 METHODS: dict[str, MethodChoice] = {
     "source-only": MethodChoice(lambda make, sources: SourceOnly(make())),
     "dann": MethodChoice(lambda make, sources: _dann(make, conditional=False)),
     "cdan": MethodChoice(lambda make, sources: _dann(make, conditional=True)),
+    "dsbn": MethodChoice(lambda make, sources: _dsbn(make, sources)),
 }
 
 

@@ -108,7 +108,9 @@ def stage1_losses(fixture: Fixture) -> dict[str, Tensor]:
     labels = [given[f"src_labels{s}"] for s in range(sources)]
     pseudo = [given[f"trg_pseudo_logits{t}"].argmax(1) for t in range(targets)]
     lambda_ = adaptation_factor((config["iteration"] - config["warmup"]) / config["max_step"])
-    class_loss = torch.stack([part.class_loss(x, y, s) for s, (x, y) in enumerate(zip(source_logits, labels, strict=True))])
+    class_loss = torch.stack(
+        [part.class_loss(x, y, s) for s, (x, y) in enumerate(zip(source_logits, labels, strict=True))]
+    )
     aligned = part(source_logits, labels, target_logits, pseudo)
     total = class_loss.mean() + lambda_ * aligned.total
     total.backward()
