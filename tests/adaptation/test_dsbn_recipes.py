@@ -90,5 +90,5 @@ def test_unknown_keys_of_a_checkpoint_are_listed() -> None:
     judge = dsbn_discriminator(5, "photos")
     authors = {f"discriminator.{key}": value for key, value in judge.state_dict().items()}
     load_strict(judge, convert_dsbn_discriminator(authors))
-    with pytest.raises(ValueError, match="not known here: 0.weight"):
+    with pytest.raises(ValueError, match=r"not known here: 0\.weight"):
         convert_dsbn_discriminator(judge.state_dict())

@@ -13,14 +13,14 @@ in two stages: [`DSBNStage1`][saccade.adaptation.dsbn_stages.DSBNStage1] aligns 
 [`DSBNStage2`][saccade.adaptation.dsbn_stages.DSBNStage2] teaches a fresh network the pseudo labels of the first.
 
 A domain is a Python int: naming it by a tensor makes host and device wait for each other. A tensor with one domain an
-image is accepted too; the batch is then split, normalised by groups and put back. Under `torch.compile` give an int: each
-domain compiles once in each mode, and `torch._dynamo.config.recompile_limit` (8) is to be raised where that is more.
+image is accepted too; the batch is then split, normalised by groups and put back. Under `torch.compile` give an int:
+each domain compiles once in each mode; raise `torch._dynamo.config.recompile_limit` (8) where that is more.
 
 Several processes. By default each process normalises by its own batch, as plain batch norm does. With `sync=True` the
 statistics of a domain are those of its samples in all processes, on the CPU too (torch's `SyncBatchNorm` knows CUDA
-alone); processes may hold different numbers of samples, or none of a domain in a mixed batch, but have to call the layers
-in the same order with the same int. `Trainer(sync_batchnorm=True)`, which turns the branches into `SyncBatchNorm`, means
-the same, and runs torch's fused kernels on CUDA.
+alone); processes may hold different numbers of samples, or none of a domain in a mixed batch, but have to call the
+layers in the same order with the same int. `Trainer(sync_batchnorm=True)`, which turns the branches into
+`SyncBatchNorm`, means the same, and runs torch's fused kernels on CUDA.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class DomainSpecificBatchNorm(nn.Module, ABC):
 
 
 class DomainSpecificBatchNorm1d(DomainSpecificBatchNorm):
-    """Domain-specific batch norm of (b, c) or (b, c, n); see `DomainSpecificBatchNorm`, also known as DomainBatchNorm1d.
+    """Domain-specific batch norm of (b, c) or (b, c, n), see `DomainSpecificBatchNorm`; or DomainBatchNorm1d.
 
     Example:
         >>> layer = DomainSpecificBatchNorm1d(3, num_domains=2)
@@ -259,7 +259,7 @@ class DomainSpecificBatchNorm1d(DomainSpecificBatchNorm):
 
 
 class DomainSpecificBatchNorm2d(DomainSpecificBatchNorm):
-    """Domain-specific batch norm of (b, c, h, w); see `DomainSpecificBatchNorm`, also known as DomainBatchNorm2d.
+    """Domain-specific batch norm of (b, c, h, w), see `DomainSpecificBatchNorm`; or DomainBatchNorm2d.
 
     Example:
         >>> layer = DomainSpecificBatchNorm2d(3, num_domains=2)
@@ -272,7 +272,7 @@ class DomainSpecificBatchNorm2d(DomainSpecificBatchNorm):
 
 
 class DomainSpecificBatchNorm3d(DomainSpecificBatchNorm):
-    """Domain-specific batch norm of (b, c, t, h, w); see `DomainSpecificBatchNorm`, also known as DomainBatchNorm3d.
+    """Domain-specific batch norm of (b, c, t, h, w), see `DomainSpecificBatchNorm`; or DomainBatchNorm3d.
 
     Example:
         >>> layer = DomainSpecificBatchNorm3d(3, num_domains=2)
@@ -411,7 +411,7 @@ def convert_dsbn(module: nn.Module, num_domains: int, *, sync: bool = False) -> 
     arguments: an int, or one integer an image. Where the module is itself a batch norm, the new layer is returned.
 
     Args:
-        module: Any network; batch norms of classes that derive from torch's (with an activation, as timm's) keep theirs.
+        module: Any network; batch norms of classes that derive from torch's, as timm's with an activation, keep them.
         num_domains: Sources and targets together; sources come first.
         sync: Whether statistics are taken over all processes.
 

@@ -43,8 +43,8 @@ class DSBNMethod(AdaptationMethod, ABC):
         classifier: In two halves; its batch norms are converted where they are plain.
         sources: Source domains.
         targets: Target domains.
-        norm: `domain`: a branch a domain. The baselines: `shared`, plain batch norms through which the domains go one after
-            another; `joint`, plain ones through which they go together.
+        norm: `domain`: a branch a domain. The baselines: `shared`, plain batch norms through which the domains go one
+            after another; `joint`, plain ones through which they go together.
         backbone_lr: Learning rate of all but the linear layers at the end, as a factor.
 
     Raises:
@@ -160,7 +160,7 @@ class DSBNMethod(AdaptationMethod, ABC):
 
 
 class DSBNStage1(DSBNMethod):
-    """The first stage: cross-entropy on the sources and an alignment of the domains, through domain-specific batch norm.
+    """The first stage: cross-entropy on the sources and an alignment of the domains, with a branch for each domain.
 
     The network minimises CE + lambda (L_semantic - A), then the discriminators lambda A on the same features, which by
     default are the logits. Target classes for the centroids are what the network says in evaluation mode.

@@ -1,9 +1,9 @@
 """MSTN and CPUA: losses that align domains by an adversary, of which the first stage of DSBN takes one.
 
-Moving semantic transfer (MSTN, Xie et al. 2018) lets a discriminator tell source from target features, which the network
-learns to prevent, and pulls the centroids of each class in both domains together. Class prediction uncertainty alignment
-(CPUA, arXiv:1804.04448) shows class predictions to the discriminator, and nothing else. Both are written here as DSBN
-(arXiv:1906.03950, section 4) uses them: with lambda growing from 0 to 1 the network minimises
+Moving semantic transfer (MSTN, Xie et al. 2018) lets a discriminator tell source from target features, which the
+network learns to prevent, and pulls the centroids of each class in both domains together. Class prediction uncertainty
+alignment (CPUA, arXiv:1804.04448) shows class predictions to the discriminator, and nothing else. Both are written here
+as DSBN (arXiv:1906.03950, section 4) uses them: with lambda growing from 0 to 1 the network minimises
 
     CE(sources) + lambda (L_semantic - A),    A = 0.1 (b(D(f_s), 0) + b(D(f_t), 1)) / 2
 

@@ -1,4 +1,4 @@
-"""Self-training: cross-entropy on source labels and on the pseudo labels of the target (DSBN, arXiv:1906.03950, 4.3)."""
+"""Self-training: cross-entropy on source labels and on pseudo labels of the target (DSBN, arXiv:1906.03950, 4.3)."""
 
 from __future__ import annotations
 

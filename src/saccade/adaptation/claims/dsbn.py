@@ -88,18 +88,20 @@ def run_dsbn(cell: Cell) -> Outcome:
     return Outcome({"accuracy": score, "gain": gain}, {"training loss": curve}, pictures)
 
 
-_SHIFTED = ("digits", "mnist-usps-look")
+_CHANGED = ("digits", "mnist-usps-look")
+_PLAIN = ("mnist-usps", "usps-mnist")
 
 DSBN = Claim(
     slug="dsbn",
     statement=(
-        "Between digits that differ in their look, MSTN with domain-specific batch norm is at least 8 points more accurate "
-        "on the target than MSTN with batch norms that the domains share; the second stage, a fresh network taught by "
-        "the first, is not worse than it by more than one point."
+        "Between digits that differ in their look, MSTN with domain-specific batch norm is at least 8 points more "
+        "accurate on the target than MSTN whose batch norms serve one domain after the other, and more accurate than "
+        "MSTN whose batch norms see both together; the second stage, a fresh network taught by the first, is not worse "
+        "than it by more than one point."
     ),
     paper=(
-        "VisDA-C, ResNet-101, mean accuracy over classes: source only 52.4, MSTN with shared batch norm 65.0, with DSBN "
-        "in two stages 80.2; Office-31, ResNet-50: 86.5 and 88.3 (figures from memory)."
+        "VisDA-C, ResNet-101, mean accuracy over classes: source only 52.4, MSTN with shared batch norm 65.0, with "
+        "DSBN in two stages 80.2; Office-31, ResNet-50: 86.5 and 88.3 (figures from memory)."
     ),
     metrics={
         "accuracy": Metric("accuracy on the target (%)"),
@@ -116,8 +118,9 @@ DSBN = Claim(
         "dsbn-stage2": Arm("DSBN, stage 2", {"method": "stage2"}),
     },
     expectations=[
-        Beats("dsbn", "mstn", by=8.0, on=_SHIFTED),
-        Beats("dsbn", "mstn-joint"),
+        Beats("dsbn", "mstn", by=8.0, on=_CHANGED),
+        Beats("dsbn", "mstn-joint", on=_CHANGED),
+        Beats("dsbn", "mstn", on=_PLAIN),
         Within("dsbn-stage2", "gain", at_least=-1.0),
     ],
     data=digit_data(),
