@@ -163,6 +163,14 @@ def test_the_backbone_learns_at_a_tenth() -> None:
     assert {names[id(p)][:3] for p in lenet.players()["network"][1]["params"]} == {"fc1", "fc2"}
 
 
+def test_mstn_aligns_logits_or_features() -> None:
+    for adapt_on, width in (("logits", K), ("features", 5)):
+        stage = DSBNStage1(classifier(), adapt_on=adapt_on)
+        assert stage.alignment.source_centroids[0].centroids.shape == (K, width)
+        list(stage.updates(batch(), Moment(5, 10)))
+        assert float(stage.alignment.target_centroids[0].centroids.abs().max()) > 0
+
+
 def test_cpua_sees_logits_and_has_no_centroids() -> None:
     stage = DSBNStage1(classifier(), CPUA(K, discriminator=small))
     losses = [update.loss for update in stage.updates(batch(), Moment(5, 10))]
