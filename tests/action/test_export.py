@@ -31,6 +31,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         slot=SELFYBlock(16, 4, (3, 5, 5), (4, 4), (4, 4), extraction_strides=(2, 1)),
     ),
     "r2plus1d": lambda: R2Plus1D(5, layers=(1, 1), stage_widths=(8, 16)),
+    "gta": lambda: gta_resnet("resnet18", num_classes=5, num_frames=4),
     "x3d": lambda: X3D(frames=4, num_classes=5, depths=(1, 1, 1, 1), crop=32),
 }
 
@@ -57,7 +58,15 @@ def test_an_exported_network_computes_the_same(name: str, tmp_path: Path) -> Non
 
 
 def test_a_network_that_knows_its_batch_is_exported_with_it(tmp_path: Path) -> None:
-    model = lively(gta_resnet("resnet18", num_classes=5, num_frames=4))
+    class OfTwo(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = NETWORKS["tsm"]()
+
+        def forward(self, clips: torch.Tensor) -> torch.Tensor:
+            return self.inner(clips.reshape(2, *clips.shape[1:]))
+
+    model = lively(OfTwo())
     written = export_onnx(model, torch.randn(2, 3, 4, 32, 32), tmp_path / "model.onnx")
     assert written.inputs == (2, 3, 4, 32, 32)
 

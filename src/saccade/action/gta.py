@@ -290,7 +290,7 @@ class GlobalTemporalAttention(nn.Module):
             raise ValueError(f"features have to be {accepted}, not {tuple(x.shape)}")
         frames = x.shape[2] if x.ndim == 5 else self.num_frames if num_frames is None else num_frames
         check_frames(frames, self.num_frames)
-        if x.ndim == 4 and len(x) % frames:
+        if x.ndim == 4 and x.shape[0] % frames:
             raise ValueError(f"{len(x)} frames are folded into the batch; a multiple of {frames} is accepted")
         grid = x.shape[-2:]
         if x.ndim == 5:

@@ -52,6 +52,30 @@ def uniform_crop_corner(height: int, width: int, size: int, view: int) -> tuple[
     return y, x
 
 
+class CaffeInput(nn.Module):
+    """RGB in 0..1 to what networks of Caffe take: BGR in 0..255 minus the mean.
+
+    Args:
+        mean: Of blue, green and red, in 0..255.
+
+    Example:
+        >>> CaffeInput((104.0, 117.0, 128.0))(torch.ones(3, 1, 1)).flatten()
+        tensor([151., 138., 127.])
+    """
+
+    def __init__(self, mean: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.mean = mean
+
+    def forward(self, image: Tensor) -> Tensor:
+        """An image (3, h, w)."""
+        return image.flip(0) * 255 - torch.tensor(self.mean, device=image.device)[:, None, None]
+
+    def extra_repr(self) -> str:
+        """The mean, since two networks may differ in it alone."""
+        return f"mean={self.mean}"
+
+
 def short_side(frames: Tensor, size: int) -> Tensor:
     """Scale frames so that their shorter side has `size` pixels.
 

@@ -18,13 +18,15 @@ from scipy.io import loadmat
 from torch import Tensor
 from torchvision.transforms import v2
 
+from saccade.data.records import IMAGE_ENDINGS
 from saccade.data.root import default_root, require
+from saccade.data.transforms import CaffeInput
 from saccade.metric.neighbour_batches import LabelNeighbours, Neighbours
 from saccade.metric.neighbour_data import Indexed, Mining, NeighbourData, NeighbourGroups
+from saccade.nn.input_spec import IMAGENET_MEAN, IMAGENET_STD
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)
 """Blue, green, red, subtracted from 0..255."""
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 class ContinuousImages(NeighbourData):
@@ -84,7 +86,7 @@ class ContinuousImages(NeighbourData):
         self.root = Path(root) if root else default_root()
         self.flip = flip
         self.strict = strict
-        normalize = [caffe_input] if caffe else [v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+        normalize = [CaffeInput(CAFFE_MEAN) if caffe else v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
         end = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), *normalize]
         self.train_transform = v2.Compose([JitteredCrop(size, resized, *jitter), *end])
         self.test_transform = v2.Compose([JitteredCrop(size, resized, 0.0, 0.0), *end])
@@ -142,9 +144,9 @@ class Photographs:
 
     def __init__(self, folder: Path, transform: Callable[[Any], Tensor], strict: bool = False) -> None:
         self.folder = require(folder, "the image folder", "the authors' archive, or you")
-        self.paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        self.paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS)
         if not self.paths:
-            raise ValueError(f"no images in {folder}: files that end in {', '.join(SUFFIXES)} are wanted")
+            raise ValueError(f"no images in {folder}: files that end in {', '.join(sorted(IMAGE_ENDINGS))} are wanted")
         self.transform = transform
         self.strict = strict
         self.skipped = torch.zeros((), dtype=torch.int64).share_memory_()  # over all loading processes
@@ -266,11 +268,6 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is not loaded")
-
-
-def caffe_input(image: Tensor) -> Tensor:
-    """RGB in 0..1 to BGR in 0..255 minus the mean."""
-    return image.flip(0) * 255 - torch.tensor(CAFFE_MEAN)[:, None, None]
 
 
 def _array(path: Path) -> Float[Tensor, "n k"]:

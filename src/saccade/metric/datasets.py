@@ -16,7 +16,12 @@ from torchvision.transforms import v2
 from saccade.data.images import LabelledImages, load_digits, load_omniglot
 from saccade.data.records import ImageRecords, Record, class_folders, without_unreadable
 from saccade.data.root import default_root, require
+from saccade.data.transforms import CaffeInput
+from saccade.nn.input_spec import IMAGENET_MEAN, IMAGENET_STD
 from saccade.training.data import DataModule
+
+INCEPTION_MEAN = (104.0, 117.0, 128.0)
+"""Of the Caffe port of Inception-BN: blue, green, red."""
 
 
 def cub_200_2011(root: Path, train: bool) -> list[Record]:
@@ -149,7 +154,7 @@ class RetrievalImages(DataModule):
         self.samples_per_class = samples_per_class
         self.strict = strict
         self.collate = without_unreadable
-        normalize = [caffe_input] if caffe else [v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+        normalize = [CaffeInput(INCEPTION_MEAN) if caffe else v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
         end = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), *normalize]
         self.train_transform = v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *end])
         self.test_transform = v2.Compose([v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size), *end])
@@ -258,12 +263,6 @@ def balanced_order(labels: Tensor, samples_per_class: int, generator: torch.Gene
     if not groups:
         raise ValueError(f"no class has {samples_per_class} samples")
     return torch.cat([groups[index] for index in torch.randperm(len(groups), generator=generator).tolist()])
-
-
-def caffe_input(image: Tensor) -> Tensor:
-    """RGB in 0..1 to the Caffe network's input: BGR in 0..255 minus the mean."""
-    mean = torch.tensor([104.0, 117.0, 128.0])[:, None, None]
-    return image.flip(0) * 255 - mean
 
 
 def _tensors(images: LabelledImages) -> TensorDataset:

@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from saccade.data.records import IMAGE_ENDINGS
 from saccade.metric.embedder import ModelSpec
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+SUFFIXES = IMAGE_ENDINGS | {".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 FORMAT = 1
 Measure = Literal["cosine", "euclidean"]
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from saccade.data.loading import make_loader
+from saccade.data.records import without_unreadable
 from saccade.metric.neighbour_batches import LabelNeighbours, Neighbours, binary_neighbours, dense_neighbours
 from saccade.training.data import DataModule
 from saccade.worlds.stick_figures import FigureBatch, StickFigures
@@ -136,7 +137,7 @@ class NeighbourData(DataModule):
         return self._eval_loader(self.predict_set())
 
     def _eval_loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
-        return make_loader(dataset, self.eval_batch_size, num_workers=self.num_workers, collate=joined)
+        return make_loader(dataset, self.eval_batch_size, num_workers=self.num_workers, collate=without_unreadable)
 
 
 class Indexed(Dataset[tuple[Tensor, int] | None]):
@@ -153,18 +154,6 @@ class Indexed(Dataset[tuple[Tensor, int] | None]):
         """One sample."""
         image = self.load(index)
         return None if image is None else (image, index)
-
-
-def joined(samples: list[tuple[Tensor, int] | None]) -> tuple[Tensor, Tensor]:
-    """A batch of those that could be read.
-
-    Raises:
-        ValueError: None could.
-    """
-    read = [sample for sample in samples if sample is not None]
-    if not read:
-        raise ValueError(f"none of the {len(samples)} images of a batch can be read")
-    return torch.stack([image for image, _ in read]), torch.tensor([index for _, index in read])
 
 
 class StickFigureImages(NeighbourData):

@@ -65,7 +65,7 @@ def _window_convolution(x: Tensor, band: Tensor, stride: int, padding: int) -> T
     rows = window_convolution.convolved_size(x.shape[0], band.shape[1], stride, padding)
     found = []
     for row in range(rows):
-        seen, taps = window_convolution._span(row, x.shape[0], band.shape[1], stride, padding)
+        seen, taps = window_convolution.band_span(row, x.shape[0], band.shape[1], stride, padding)
         found.append(band[:, taps].flatten(1) @ x[seen].flatten(0, 1))
     return torch.stack(found)
 

@@ -175,7 +175,7 @@ def _check(x: Tensor, weight: Tensor, stride: int, padding: int) -> None:
         raise ValueError(f"a kernel of {weight.shape[2]} does not fit images of {x.shape[0]} x {x.shape[1]}")
 
 
-def _span(row: int, rows: int, side: int, stride: int, padding: int) -> tuple[slice, slice]:
+def band_span(row: int, rows: int, side: int, stride: int, padding: int) -> tuple[slice, slice]:
     """The rows of the image below the kernel for a row of the result, and the rows of the kernel above them."""
     first = row * stride - padding
     low, high = max(first, 0), min(first + side, rows)
@@ -187,7 +187,7 @@ def _products(x: Tensor, band: Tensor, stride: int, padding: int) -> Tensor:
     rows, _, n = x.shape
     out = x.new_empty(convolved_size(rows, band.shape[1], stride, padding), band.shape[0], n)
     for i in range(out.shape[0]):
-        seen, taps = _span(i, rows, band.shape[1], stride, padding)
+        seen, taps = band_span(i, rows, band.shape[1], stride, padding)
         torch.mm(band[:, taps].flatten(1), x[seen].flatten(0, 1), out=out[i])
     return out
 
@@ -196,7 +196,7 @@ def _gradients(grad: Tensor, x: Tensor, band: Tensor, stride: int, padding: int)
     """Gradients of images and band."""
     grad, grad_x, grad_band = grad.contiguous(), torch.zeros_like(x), torch.zeros_like(band)
     for i in range(grad.shape[0]):
-        seen, taps = _span(i, x.shape[0], band.shape[1], stride, padding)
+        seen, taps = band_span(i, x.shape[0], band.shape[1], stride, padding)
         kernel = band[:, taps].flatten(1)
         grad_x[seen].view(kernel.shape[1], -1).addmm_(kernel.mT, grad[i])
         grad_band[:, taps].view(kernel.shape).addmm_(grad[i], x[seen].flatten(0, 1).mT)
@@ -324,7 +324,9 @@ _convolve_normalized.register_autograd(_differentiate_normalized, setup_context=
 
 def _row_products(rows: int, band: Sequence[int], n: int, stride: int, padding: int) -> int:
     """Multiply-adds of all rows, as they run."""
-    spans = (_span(i, rows, band[1], stride, padding)[0] for i in range(convolved_size(rows, band[1], stride, padding)))
+    spans = (
+        band_span(i, rows, band[1], stride, padding)[0] for i in range(convolved_size(rows, band[1], stride, padding))
+    )
     return n * band[0] * band[2] * sum(seen.stop - seen.start for seen in spans)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import UserError
 
 from saccade.ops.plain import plain_operators
 
@@ -61,12 +62,7 @@ def export_onnx(model: nn.Module, example: Tensor, path: str | Path, tolerance: 
     try:
         with torch.no_grad(), warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")
-            try:
-                first: int | str = "batch"
-                wanted, found = _written(model, example, path, free=True)
-            except Exception:  # what a network that knows the size of its batch raises depends on where it does
-                first = len(example)
-                wanted, found = _written(model, example, path, free=False)
+            first, wanted, found = _written(model, example, path)
     finally:
         model.train(training)
     difference = float((found - wanted).abs().max())
@@ -76,16 +72,23 @@ def export_onnx(model: nn.Module, example: Tensor, path: str | Path, tolerance: 
     return ExportedNetwork(path, (first, *example.shape[1:]), (first, *wanted.shape[1:]), difference)
 
 
-def _written(model: nn.Module, example: Tensor, path: Path, free: bool) -> tuple[Tensor, Tensor]:
-    """Write the file, and give what network and file make of random input."""
-    traced = example.expand(2, *example.shape[1:]) if free and len(example) == 1 else example
-    shapes: Any = ({0: torch.export.Dim.AUTO},) if free else None
-    program = torch.export.export(model, (traced.contiguous(),), dynamic_shapes=shapes, strict=False)
+def _written(model: nn.Module, example: Tensor, path: Path) -> tuple[int | str, Tensor, Tensor]:
+    """Write the file; gives its batch, free or fixed, and what network and file make of random input."""
+    # a copy, for the exporter leaves its mark on the tensor
+    traced = example.expand(max(len(example), 2), *example.shape[1:]).clone(memory_format=torch.contiguous_format)
+    free = True
+    try:
+        shapes: Any = ({0: torch.export.Dim.DYNAMIC},)
+        program = torch.export.export(model, (traced,), dynamic_shapes=shapes, strict=False)
+    except UserError:  # the network knows the size of its batch
+        free = False
+        program = torch.export.export(model, (example,), strict=False)
     program = program.run_decompositions({**torch.export.default_decompositions(), **plain_operators()})
     names: dict[str, Any] = {"input_names": ["input"], "output_names": ["output"]}
     torch.onnx.export(program, (), str(path), external_data=False, verbose=False, **names)
-    other = torch.randn(len(traced) + free, *example.shape[1:], dtype=example.dtype)
-    return model(other.to(example.device)).cpu(), run_onnx(path, other)
+    other = torch.randn(len(example) + (2 if free else 0), *example.shape[1:], dtype=example.dtype)
+    found = run_onnx(path, other)
+    return "batch" if free else len(example), model(other.to(example.device)).cpu(), found
 
 
 def network_of(task: nn.Module) -> nn.Module:

@@ -281,8 +281,9 @@ MOTIONFORMER = Claim(
         "paper's models start from an image transformer. At 800 steps the comparison is one of how soon matching is "
         "learnt, and no margin over joint attention is promised: in a run of five seeds it came 2 points below "
         "trajectory attention on moving objects and 6 above it on still ones, with a spread of 10. Trained to a "
-        "plateau (--on plateau) joint attention catches up: in a run of four seeds both were at 98 % and more on "
-        "moving objects and divided attention stayed near 80 %, for the object has left the cell it looks at. The "
+        "plateau (--on plateau) joint attention catches up: both are at 99 % and more on moving objects, the "
+        "difference of 0.4 points is not settled by five seeds, and divided attention stays near 80 %, for the object "
+        "has left the cell it looks at. The "
         "learning rate was chosen among 1e-3, 2e-3, 4e-3 and 1e-2 (plateau: 1e-3 to 4e-3, on moving objects) for each "
         "arm alike, on a validation stream of other seeds."
     ),
