@@ -2,6 +2,8 @@
 
 import copy
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +185,48 @@ def test_a_mixed_batch_is_joined_by_domain(distributed: list[dict[Any, Any]]) ->
 
 def test_a_single_value_in_all_processes_is_named(distributed: list[dict[Any, Any]]) -> None:
     assert all("all processes together have 1" in ranks["single"] for ranks in distributed)
+
+
+SCRIPT = """
+import sys, torch
+from lightning import Trainer
+from saccade.adaptation import Classifier, DomainDiscriminator, MSTN, DSBNStage1
+from saccade.adaptation.dsbn import convert_dsbn
+from saccade.adaptation.task import DomainAdaptation
+from tests.adaptation.players import sets
+from torch import nn
+
+if __name__ == "__main__":
+    world, size = int(sys.argv[1]), int(sys.argv[2])
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8))
+    network = convert_dsbn(Classifier(body, nn.Linear(8, 3), 8, 3), 2, sync=True)
+    method = DSBNStage1(network, MSTN(3, 3, discriminator=lambda d: DomainDiscriminator(d, 8, 0.0)))
+    task = DomainAdaptation(method, lambda g: torch.optim.SGD(g, lr=0.1))
+    kind = "ddp_find_unused_parameters_true" if world > 1 else "auto"
+    trainer = Trainer(accelerator="cpu", devices=world, strategy=kind, max_epochs=1, logger=False,
+                      enable_progress_bar=False, enable_checkpointing=False, limit_val_batches=0)
+    trainer.fit(task, sets(source_batch=size, target_batch=size, iterations=4))
+    if trainer.global_rank == 0:
+        torch.save(task.state_dict(), f"{world}.pt")
+"""
+
+
+def test_lightning_trains_two_processes_as_one(tmp_path: Path) -> None:
+    """By `sync`: torch's DistributedDataParallel refuses SyncBatchNorm, Lightning's way, on a CPU."""
+    (tmp_path / "go.py").write_text(SCRIPT)
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}", "OMP_NUM_THREADS": "1"}
+    states = []
+    for world, size in (("1", "8"), ("2", "4")):
+        done = subprocess.run(
+            [sys.executable, "go.py", world, size],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        states.append(torch.load(tmp_path / f"{world}.pt", weights_only=True))
+    moved = [key for key in states[0] if "running_mean" in key or "centroids" in key]
+    assert len(moved) == 2 * 2 + 2
+    for key, value in states[0].items():
+        if key != "method.seen":  # what each process has seen by itself
+            torch.testing.assert_close(states[1][key], value, msg=key)

@@ -20,7 +20,8 @@ Several processes. By default each process normalises by its own batch, as plain
 statistics of a domain are those of its samples in all processes, on the CPU too (torch's `SyncBatchNorm` knows CUDA
 alone); processes may hold different numbers of samples, or none of a domain in a mixed batch, but have to call the
 layers in the same order with the same int. `Trainer(sync_batchnorm=True)`, which turns the branches into
-`SyncBatchNorm`, means the same, and runs torch's fused kernels on CUDA.
+`SyncBatchNorm`, means the same and runs torch's fused kernels on CUDA; on the CPU torch's `DistributedDataParallel`
+refuses such layers.
 """
 
 from __future__ import annotations
