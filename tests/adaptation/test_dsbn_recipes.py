@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from saccade.adaptation.checkpoints import convert_dsbn_checkpoint, convert_dsbn_discriminator
+from saccade.adaptation.checkpoints import (
+    convert_dsbn_centroids,
+    convert_dsbn_checkpoint,
+    convert_dsbn_discriminator,
+)
 from saccade.adaptation.dsbn_networks import dsbn_discriminator, dsbn_lenet, dsbn_resnet
+from saccade.adaptation.mstn import MSTN
 from saccade.checkpoints import load_strict, read_state
 from saccade.cli import main
 from saccade.training.recipes import recipes
@@ -92,3 +97,16 @@ def test_unknown_keys_of_a_checkpoint_are_listed() -> None:
     load_strict(judge, convert_dsbn_discriminator(authors))
     with pytest.raises(ValueError, match=r"not known here: 0\.weight"):
         convert_dsbn_discriminator(judge.state_dict())
+
+
+def test_the_authors_centroids_convert() -> None:
+    loss = MSTN(3, 2, sources=2, discriminator="digits")
+    saved = {
+        "srcs_centroids": [{"centroids": torch.randn(3, 2)} for _ in range(2)],
+        "trgs_centroids": [{"centroids": torch.randn(3, 2)}],
+    }
+    state = convert_dsbn_centroids(saved)
+    load_strict(loss, {**{k: v for k, v in loss.state_dict().items() if k.startswith("discriminators")}, **state})
+    assert torch.equal(loss.source_centroids[1].centroids, saved["srcs_centroids"][1]["centroids"])
+    with pytest.raises(ValueError, match=r"not known here: centroids\.0\.centroids"):
+        convert_dsbn_centroids({"centroids": saved["srcs_centroids"][:1]})

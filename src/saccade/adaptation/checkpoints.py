@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -50,3 +50,36 @@ def convert_dsbn_discriminator(state: Mapping[str, Tensor]) -> StateDict:
         ValueError: Other keys.
     """
     return convert(state, DISCRIMINATOR)
+
+
+def convert_dsbn_centroids(saved: Mapping[str, Sequence[Mapping[str, Tensor]]]) -> StateDict:
+    """The class centroids that the authors' DSBN code keeps in a file of their own, for `MSTN`.
+
+    Args:
+        saved: Lists `srcs_centroids` and `trgs_centroids`, a state dict `{"centroids": (k, d)}` a domain.
+
+    Returns:
+        Keys `source_centroids.0.centroids`, ..., `target_centroids.0.centroids`, ....
+
+    Raises:
+        ValueError: Other keys.
+
+    Example:
+        >>> import torch
+        >>> saved = {name: [{"centroids": torch.zeros(3, 3)}] for name in ("srcs_centroids", "trgs_centroids")}
+        >>> list(convert_dsbn_centroids(saved))
+        ['source_centroids.0.centroids', 'target_centroids.0.centroids']
+    """
+    flat = {
+        f"{name}.{number}.{key}": value
+        for name, states in saved.items()
+        for number, state in enumerate(states)
+        for key, value in state.items()
+    }
+    return convert(
+        flat,
+        [
+            Rule(r"srcs_centroids\.(\d+)\.centroids", r"source_centroids.\1.centroids"),
+            Rule(r"trgs_centroids\.(\d+)\.centroids", r"target_centroids.\1.centroids"),
+        ],
+    )
