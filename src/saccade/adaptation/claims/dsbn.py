@@ -18,6 +18,7 @@ from saccade.adaptation.mstn import MSTN
 from saccade.adaptation.networks import Classifier
 from saccade.adaptation.self_training import SelfTrainingLoss
 from saccade.claims import Arm, Axis, Beats, Budget, Cell, Claim, Metric, Outcome, Within
+from saccade.surgery import recalibrate_bn
 
 
 def lenet() -> Classifier:
@@ -83,6 +84,9 @@ def run_dsbn(cell: Cell) -> Outcome:
     else:
         method = mstn(cell.options["norm"])
     curve = train(cell, method, data)
+    if cell.options.get("recalibrate"):
+        images = data.train_images()[1][0].load(torch.arange(len(data.train_images()[1][0]))).images.to(cell.device)
+        recalibrate_bn(method.classifier, images.split(64))
     score = accuracy(method, data.test_images(), cell.device)
     gain = 0.0 if taught_by is None else score - taught_by
     drawn = shown(method, data, cell.device) if cell.seed == 0 else {}  # a map takes longer than the training
@@ -117,6 +121,11 @@ DSBN = Claim(
         "mstn-joint": Arm(
             "MSTN, shared batch norm, domains in one pass", {"method": "mstn", "norm": "joint"}, baseline=True
         ),
+        "mstn-recalibrated": Arm(
+            "MSTN, a pass a domain, statistics taken anew on the target",
+            {"method": "mstn", "norm": "shared", "recalibrate": True},
+            baseline=True,
+        ),
         "dsbn": Arm("MSTN + DSBN (stage 1)", {"method": "mstn", "norm": "domain"}),
         "dsbn-stage2": Arm("DSBN, stage 2", {"method": "stage2"}),
     },
@@ -143,13 +152,13 @@ DSBN = Claim(
     run=run_dsbn,
     axes={"training loss": Axis("iteration", "sum of the players' losses")},
     limits=(
-        "Network, steps and rates are the card's, the same for all arms; nothing was tuned. Runs with seeds 100 to 104 "
-        "told which margins to expect (+37 and +8.8 points on digits), on the same test images in other looks. Much of "
-        "the gap to shared batch norms that serve one domain after the other comes from testing: each domain is trained "
-        "by its own batch statistics, but tested by running ones that mix both, so that classes which are apart land in "
-        "the wrong place. Normalising both domains together takes that away, and about 8 points remain on digits. CPUA "
-        "instead of MSTN gave 92 % with DSBN and 74 % with shared batch norm (seeds 102 to 104). Where looks hardly "
-        "differ (MNIST and USPS as they are) there is little to gain, and no margin is expected. Pseudo labels are the "
-        "teacher's alone: with the student's growing share a run this short can talk itself into anything."
+        "Network, steps and rates were fixed beforehand, the same for all arms. Runs with seeds 100 to 104 told which "
+        "margins to expect (+37 and +8.8 points on digits), on the same test images in other looks. Nearly all of the "
+        "gap to shared batch norms that serve one domain after the other comes from testing: they learn by each "
+        "domain's own statistics, and are tested by running ones that mix both. Where these are taken anew on images "
+        "of the target, after training, that baseline comes within a few points of DSBN, better than batch norms that "
+        "see both domains together: here what counts is whose statistics are used, more than weights and biases of "
+        "their own. CPUA instead of MSTN gave 92 % with DSBN and 74 % with shared batch norm (seeds 102 to 104). Where "
+        "looks hardly differ (MNIST and USPS as they are) there is little to gain, and no margin is expected."
     ),
 )
