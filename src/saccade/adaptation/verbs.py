@@ -24,9 +24,11 @@ from saccade.adaptation.cmss import CMSS, CurriculumManager
 from saccade.adaptation.cosine_predictor import CosinePredictor
 from saccade.adaptation.datamodule import DomainSets
 from saccade.adaptation.datasets import DomainFiles, same_classes, transforms
+from saccade.adaptation.dsbn_stages import DSBNStage1
 from saccade.adaptation.images import FileImages, answers
 from saccade.adaptation.method import AdaptationMethod, Predictions
 from saccade.adaptation.mico import DeCoTa
+from saccade.adaptation.mstn import MSTN
 from saccade.adaptation.networks import Classifier, digit_classifier, timm_classifier
 from saccade.adaptation.pictures import embedding_map
 from saccade.adaptation.schedules import InverseDecayLR
@@ -78,12 +80,20 @@ def _cmss(make: Callable[[], Classifier]) -> AdaptationMethod:
     return CMSS(classifier, manager, discriminator, weight=0.1, weighted_discriminator=True)
 
 
+def _dsbn(make: Callable[[], Classifier], sources: int) -> AdaptationMethod:
+    classifier = make()
+    classes = classifier.num_classes
+    alignment = MSTN(classes, classes, sources, discriminator=lambda width: DomainDiscriminator(width, 256, 0.0))
+    return DSBNStage1(classifier, alignment, sources, backbone_lr=1.0)
+
+
 METHODS: dict[str, MethodChoice] = {
     "source-only": MethodChoice(lambda make, sources: SourceOnly(make())),
     "dann": MethodChoice(lambda make, sources: _dann(make, conditional=False)),
     "cdan": MethodChoice(lambda make, sources: _dann(make, conditional=True)),
     "mico": MethodChoice(lambda make, sources: _mico(make), needs_labelled=True, merge_sources=True),
     "cmss": MethodChoice(lambda make, sources: _cmss(make)),
+    "dsbn": MethodChoice(lambda make, sources: _dsbn(make, sources)),
 }
 
 
@@ -107,7 +117,7 @@ class AdaptSettings:
         ValueError: Unknown method, or numbers that make no sense.
     """
 
-    method: str = "dann"
+    method: str = "dsbn"
     model: str = "resnet18"
     pretrained: bool = False
     size: int = 224
