@@ -7,6 +7,7 @@ every key of our module has to be filled: what is left over on either side is an
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ def read_state(path: str | Path) -> StateDict:
 
 
 def read_torch(path: str | Path) -> object:
-    """Read a torch file with `weights_only`: tensors and plain containers, nothing that runs.
+    """Read a torch file with `weights_only`: tensors, plain containers and parsed options, nothing that runs.
 
     Args:
         path: The file.
@@ -148,7 +149,8 @@ def read_torch(path: str | Path) -> object:
         ValueError: It is no torch file, or it needs code to be run.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # training scripts like to keep their options beside
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from saccade.adaptation import Classifier, CosinePredictor, Labelled, MiSTLoss, decota_losses
 from saccade.adaptation.method import DomainBatch, Moment
 from saccade.adaptation.mico import draw_lambda
-from saccade.adaptation.self_training import PseudoLabelling
+from saccade.adaptation.mist import PseudoLabelling
 from saccade.adaptation.semi_supervised import supervised_loss
 
 WORLD, CLASSES, LAM = 2, 3, 0.3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -37,3 +37,80 @@ def convert_mico(state: Mapping[str, Tensor]) -> StateDict:
     converted = convert(state, MICO)
     counters = (key.removesuffix("running_var") + "num_batches_tracked" for key in converted if "running_var" in key)
     return {key: torch.tensor(0) for key in counters} | converted
+
+
+_BRANCH = r"bns\.\d+\.(?:weight|bias|running_mean|running_var|num_batches_tracked)"
+_AFFINE = r"(?:weight|bias)"
+DSBN = [
+    Rule(rf"((?:layer[1-4]\.\d+\.)?bn[1-3]\.{_BRANCH})", r"\1"),
+    Rule(rf"(layer[1-4]\.\d+\.downsample\.1\.{_BRANCH})", r"\1"),
+    Rule(r"(layer[1-4]\.\d+\.(?:conv[1-3]|downsample\.0)\.weight)", r"\1"),
+    Rule(rf"((?:conv[12]|fc[1-3]?)\.{_AFFINE})", r"\1"),
+]
+DISCRIMINATOR = [Rule(rf"discriminator\.(\d+\.{_AFFINE})", r"\1")]
+
+
+def convert_dsbn_checkpoint(state: Mapping[str, Tensor]) -> StateDict:
+    """A network that the authors' DSBN code saved, for `dsbn_lenet` or `dsbn_resnet`.
+
+    Their files `best_<model>+<jitter>+i<in_features>_<source>2<target>.pth` hold the state dict under `model`, beside
+    the iteration and the options; `saccade.checkpoints.read_state` opens them. Names are the same on both sides.
+
+    Args:
+        state: Keys `conv1.weight`, `bn1.bns.0.weight`, `layer1.0.downsample.1.bns.0.weight`, `fc.weight`, ....
+
+    Returns:
+        The same keys.
+
+    Raises:
+        ValueError: Keys that belong to neither network.
+    """
+    return convert(state, DSBN)
+
+
+def convert_dsbn_discriminator(state: Mapping[str, Tensor]) -> StateDict:
+    """A discriminator of the authors' DSBN code, for `dsbn_discriminator`.
+
+    Args:
+        state: Keys `discriminator.0.weight`, ....
+
+    Returns:
+        Keys `0.weight`, ....
+
+    Raises:
+        ValueError: Other keys.
+    """
+    return convert(state, DISCRIMINATOR)
+
+
+def convert_dsbn_centroids(saved: Mapping[str, Sequence[Mapping[str, Tensor]]]) -> StateDict:
+    """The class centroids that the authors' DSBN code keeps in a file of their own, for `MSTN`.
+
+    Args:
+        saved: Lists `srcs_centroids` and `trgs_centroids`, a state dict `{"centroids": (k, d)}` a domain.
+
+    Returns:
+        Keys `source_centroids.0.centroids`, ..., `target_centroids.0.centroids`, ....
+
+    Raises:
+        ValueError: Other keys.
+
+    Example:
+        >>> import torch
+        >>> saved = {name: [{"centroids": torch.zeros(3, 3)}] for name in ("srcs_centroids", "trgs_centroids")}
+        >>> list(convert_dsbn_centroids(saved))
+        ['source_centroids.0.centroids', 'target_centroids.0.centroids']
+    """
+    flat = {
+        f"{name}.{number}.{key}": value
+        for name, states in saved.items()
+        for number, state in enumerate(states)
+        for key, value in state.items()
+    }
+    return convert(
+        flat,
+        [
+            Rule(r"srcs_centroids\.(\d+)\.centroids", r"source_centroids.\1.centroids"),
+            Rule(r"trgs_centroids\.(\d+)\.centroids", r"target_centroids.\1.centroids"),
+        ],
+    )

@@ -95,7 +95,7 @@ def answer_sheet(
     actual: Int[Tensor, " n"],
     columns: int = 16,
     side: int = 40,
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "height width 3"]:
     """Images framed green where the answer is right, and red where it is wrong.
 
     Args:

@@ -1,194 +1,160 @@
-"""One network that learns from its own pseudo labels: with mixup (MiST, DeCoTa's ablation) and without."""
+"""Self-training: cross-entropy on source labels and on pseudo labels of the target (DSBN, arXiv:1906.03950, 4.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from saccade.adaptation.method import Labelled, Moment, Update
-from saccade.adaptation.mico import (
-    PseudoLabels,
-    Stream,
-    check_inputs,
-    draw_lambda,
-    least_images,
-    mixed_stream,
-    pseudo_labels,
-)
-from saccade.adaptation.networks import Classifier
-from saccade.adaptation.semi_supervised import SemiSupervised, joined_counts
-from saccade.ops.collective import sum_over_processes
+from saccade.adaptation.method import check_labels
+from saccade.adaptation.mstn import joined_mean
+
+Mode = Literal["ensemble", "teacher", "mean", "ensemble_fix"]
+MODES = ("ensemble", "teacher", "mean", "ensemble_fix")
 
 
-@dataclass
-class MiSTOutput:
-    """One iteration of MiST.
+class PseudoLabels(NamedTuple):
+    """What teacher and student make of the target.
 
     Args:
-        loss: Of both streams.
-        labels: What the network says about the unlabelled images.
-        target: The stream of the labelled target images.
-        source: The stream of the source.
-        lam: The λ of the iteration.
+        labels: The likeliest class.
+        confidence: Its probability.
     """
 
-    loss: Float[Tensor, ""]
-    labels: PseudoLabels
-    target: Stream
-    source: Stream
-    lam: float
+    labels: Int[Tensor, " b"]
+    confidence: Float[Tensor, " b"]
 
 
-class MiSTLoss(nn.Module):
-    """Mixup self-training: DeCoTa's two losses for one network, which is its own teacher (arXiv:2007.12684, table 4).
+def pseudo_labels(
+    teacher: Float[Tensor, "b k"], student: Float[Tensor, "b k"], share: float, mode: Mode = "ensemble"
+) -> PseudoLabels:
+    """Pseudo labels from the logits of both.
 
     Args:
-        threshold: τ, the confidence from which a pseudo label is taken, in [0, 1].
+        teacher: Logits of the frozen network of the stage before.
+        student: Logits of the network in training, in evaluation mode.
+        share: The student's, lambda', in [0, 1]; it counts in `ensemble`.
+        mode: `ensemble` (1 - share) teacher + share student; `teacher` alone; `mean` of both; `ensemble_fix`: teacher +
+            student / 2, as the authors' option of that name computes it.
+
+    Returns:
+        Labels and confidences, without gradient.
 
     Raises:
-        ValueError: The threshold is outside.
+        ValueError: Another mode, a share outside [0, 1], other shapes.
 
     Example:
-        >>> from saccade.adaptation import Labelled, digit_classifier
-        >>> few = Labelled(torch.randn(4, 1, 16, 16), torch.arange(4))
-        >>> MiSTLoss()(digit_classifier(), few, few, torch.randn(6, 1, 16, 16)).loss.shape
+        >>> pseudo_labels(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5).labels
+        tensor([0])
+    """
+    if teacher.shape != student.shape:
+        raise ValueError(f"the teacher gives {tuple(teacher.shape)} and the student {tuple(student.shape)}")
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"the student's share is {share}; 0 to 1 is accepted")
+    if mode == "ensemble":
+        logits = (1 - share) * teacher + share * student
+    elif mode == "teacher":
+        logits = teacher
+    elif mode == "mean":
+        logits = (teacher + student) / 2
+    elif mode == "ensemble_fix":
+        logits = teacher + student / 2
+    else:
+        raise ValueError(f"mode is {mode!r}; {', '.join(MODES)} are accepted")
+    confidence, labels = logits.detach().softmax(1).max(1)
+    return PseudoLabels(labels, confidence)
+
+
+class SelfTraining(NamedTuple):
+    """A second-stage loss and what it came from.
+
+    Args:
+        total: Source + weight * target.
+        source: Cross-entropy of the sources.
+        target: Cross-entropy of the selected target samples; 0 where none is.
+        pseudo: Pseudo labels of each target.
+        selected: Which samples reach the threshold.
+    """
+
+    total: Float[Tensor, ""]
+    source: Float[Tensor, ""]
+    target: Float[Tensor, ""]
+    pseudo: list[PseudoLabels]
+    selected: list[Bool[Tensor, " _"]]
+
+
+class SelfTrainingLoss(nn.Module):
+    """Cross-entropy of the sources, and of the target samples whose pseudo label is confident enough.
+
+    Means are over the selected samples, of all processes where several train, then over domains.
+
+    Args:
+        threshold: Least confidence.
+        mode: Of the pseudo labels, see `pseudo_labels`.
+        scale_logits: Multiply the target's logits by their confidence before the cross-entropy (the authors' "score").
+
+    Raises:
+        ValueError: A threshold outside [0, 1], another mode.
+
+    Example:
+        >>> logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+        >>> loss = SelfTrainingLoss(threshold=0.5)([logits], [labels], [logits], [logits], [logits], share=0.3)
+        >>> loss.total.shape
         torch.Size([])
     """
 
-    def __init__(self, threshold: float = 0.5) -> None:
+    def __init__(self, threshold: float = 0.0, mode: Mode = "ensemble", scale_logits: bool = False) -> None:
         super().__init__()
-        check_inputs(threshold)
+        if not 0.0 <= threshold <= 1.0:
+            raise ValueError(f"threshold is {threshold}; 0 to 1 is accepted")
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}; {', '.join(MODES)} are accepted")
         self.threshold = threshold
+        self.mode: Mode = mode
+        self.scale_logits = scale_logits
 
     def forward(
         self,
-        network: Callable[[Tensor], Tensor],
-        source: Labelled,
-        target: Labelled,
-        unlabelled: Float[Tensor, "b c h w"],
-        lam: float | None = None,
-        generator: torch.Generator | None = None,
-        partners_target: Int[Tensor, " p"] | None = None,
-        partners_source: Int[Tensor, " q"] | None = None,
-    ) -> MiSTOutput:
+        sources: Sequence[Float[Tensor, "_ k"]],
+        source_labels: Sequence[Int[Tensor, " _"]],
+        targets: Sequence[Float[Tensor, "_ k"]],
+        teacher: Sequence[Float[Tensor, "_ k"]],
+        student: Sequence[Float[Tensor, "_ k"]],
+        share: float = 0.0,
+        weight: float = 1.0,
+    ) -> SelfTraining:
         """The loss of one iteration.
 
         Args:
-            network: Images to logits.
-            source: Labelled source images.
-            target: The few labelled target images.
-            unlabelled: Target images.
-            lam: λ in [0, 1], drawn from Beta(1, 1) where `None`.
-            generator: For λ and the partners, of any device; the CPU's global one where `None`.
-            partners_target: Indices of labelled target images for the selected ones, drawn where `None`.
-            partners_source: The same of source images.
+            sources: Logits of each source.
+            source_labels: Their classes.
+            targets: Logits of each target, in training mode, which learn.
+            teacher: The teacher's logits of each target.
+            student: The student's, in evaluation mode.
+            share: The student's share in the pseudo labels.
+            weight: Of the target's loss.
 
         Returns:
-            Loss and parts.
+            The loss, its terms, and the pseudo labels.
 
         Raises:
-            ValueError: λ outside [0, 1], images of different shapes, labels outside the classes.
+            ValueError: No source or no target, labels outside the classes, other shapes.
         """
-        check_inputs(self.threshold, lam, source.images, target.images, unlabelled)
-        labels = pseudo_labels(network, unlabelled)
-        lam = draw_lambda(unlabelled.device, generator) if lam is None else lam
-        in_target = mixed_stream(network, target, unlabelled, labels, lam, self.threshold, partners_target, generator)
-        in_source = mixed_stream(
-            network, source, unlabelled, labels, 1.0 - lam, self.threshold, partners_source, generator
-        )
-        return MiSTOutput(in_target.loss + in_source.loss, labels, in_target, in_source, lam)
-
-
-class MiST(SemiSupervised):
-    """Mixup self-training with one network.
-
-    Args:
-        classifier: The network.
-        threshold: τ in [0, 1].
-        pretrain: Length of S+T before, a share of all iterations where below 1, else their number.
-        lr_mult: Factor of the learning rate for the body.
-        head_lr_mult: The same for the head.
-
-    Raises:
-        ValueError: A threshold outside [0, 1].
-
-    Example:
-        >>> from saccade.adaptation import digit_classifier
-        >>> list(MiST(digit_classifier()).players())
-        ['classifier']
-    """
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        threshold: float = 0.5,
-        pretrain: float = 0.0,
-        lr_mult: float = 0.1,
-        head_lr_mult: float = 0.1,
-    ) -> None:
-        super().__init__(classifier, pretrain, lr_mult, head_lr_mult)
-        self.loss = MiSTLoss(threshold)
-
-    def adaptation(  # noqa: D102
-        self, source: Labelled, target: Labelled, unlabelled: Tensor, moment: Moment
-    ) -> Iterator[Update]:
-        output = self.loss(self.classifier, source, target, unlabelled)
-        self._measures = {"selected": float(output.target.selected.float().mean())}
-        yield Update("classifier", output.loss)
-
-
-class PseudoLabelling(SemiSupervised):
-    """Plain pseudo labels (Lee, 2013): the network's confident answers are labels like any other.
-
-    The loss is the cross-entropy of the source, of the labelled target, and of the target images that the network, in
-    training mode, is sure of; each is a mean over its images.
-
-    Args:
-        classifier: The network.
-        threshold: Confidence from which an answer is taken, in [0, 1].
-        pretrain: Length of S+T before, a share of all iterations where below 1, else their number.
-        lr_mult: Factor of the learning rate for the body.
-        head_lr_mult: The same for the head.
-
-    Raises:
-        ValueError: A threshold outside [0, 1].
-
-    Example:
-        >>> from saccade.adaptation import digit_classifier
-        >>> list(PseudoLabelling(digit_classifier(), threshold=0.9).players())
-        ['classifier']
-    """
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        threshold: float = 0.5,
-        pretrain: float = 0.0,
-        lr_mult: float = 0.1,
-        head_lr_mult: float = 0.1,
-    ) -> None:
-        super().__init__(classifier, pretrain, lr_mult, head_lr_mult)
-        check_inputs(threshold)
-        self.threshold = threshold
-
-    def adaptation(  # noqa: D102
-        self, source: Labelled, target: Labelled, unlabelled: Tensor, moment: Moment
-    ) -> Iterator[Update]:
-        teacher = pseudo_labels(self.classifier, unlabelled)
-        chosen = teacher.sure(self.threshold).nonzero().squeeze(1)
-        if len(chosen) < least_images(self.classifier):
-            chosen = chosen[:0]
-        taught = Labelled(unlabelled[chosen], teacher.labels[chosen])
-        parts = [source, target, *([taught] if len(chosen) else [])]
-        counts = joined_counts(unlabelled.device, *(len(part.labels) for part in (source, target, taught)))
-        losses = [
-            F.cross_entropy(self.classifier(part.images), part.labels, reduction="sum") / count
-            for part, count in zip(parts, counts, strict=False)
-        ]
-        self._measures = {"selected": len(chosen) / len(unlabelled)}
-        yield Update("classifier", sum_over_processes(torch.stack(losses).sum()))
+        if not sources or not targets:
+            raise ValueError(f"{len(sources)} sources and {len(targets)} targets came; at least 1 of each is wanted")
+        source_losses, target_losses = [], []
+        for logits, labels in zip(sources, source_labels, strict=True):
+            check_labels(labels, len(logits), logits.shape[1])
+            source_losses.append(joined_mean(F.cross_entropy(logits, labels, reduction="none")))
+        pseudo = [pseudo_labels(t, s, share, self.mode) for t, s in zip(teacher, student, strict=True)]
+        selected = [found.confidence >= self.threshold for found in pseudo]
+        for logits, found, chosen in zip(targets, pseudo, selected, strict=True):
+            scaled = logits * found.confidence[:, None] if self.scale_logits else logits
+            loss = F.cross_entropy(scaled, found.labels, reduction="none")
+            target_losses.append(joined_mean(loss, chosen.to(loss.dtype)))
+        source, target = torch.stack(source_losses).mean(), torch.stack(target_losses).mean()
+        return SelfTraining(source + weight * target, source, target, pseudo, selected)

@@ -17,9 +17,9 @@ from saccade.adaptation.digits import DigitDomains
 from saccade.adaptation.images import TensorImages
 from saccade.adaptation.method import AdaptationMethod, Predictions
 from saccade.adaptation.mico import DeCoTa
+from saccade.adaptation.mist import MiST, PseudoLabelling
 from saccade.adaptation.networks import Classifier, digit_body
 from saccade.adaptation.schedules import InverseDecayLR
-from saccade.adaptation.self_training import MiST, PseudoLabelling
 from saccade.claims import Arm, Axis, Beats, Budget, Cell, Claim, Data, Metric, Outcome
 
 METHODS: dict[str, Any] = {

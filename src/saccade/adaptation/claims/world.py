@@ -106,10 +106,11 @@ def shown(method: AdaptationMethod, data: DigitDomains, device: torch.device) ->
     parts = {"source": answers(method, source, device, 0)[0], "target (test)": answers(method, test, device)[0]}
     classes = {"source": _known(source), "target (test)": _known(test)}
     features = {name: part.embeddings for name, part in parts.items()}
-    sheet = test.load(torch.arange(min(64, len(test)))).images
+    few = min(64, len(test))
+    sheet, said, actual = test.load(torch.arange(few)).images, parts["target (test)"].labels[:few], _known(test)[:few]
     return {
         "features of source and target (t-SNE)": embedding_map(features, classes, NAMES),
-        "answers on the target": answer_sheet(sheet, parts["target (test)"].labels, _known(test)),
+        "answers on the target": answer_sheet(sheet, said, actual),
     }
 
 
