@@ -161,6 +161,27 @@ METHODS: tuple[Method, ...] = (
             "Adapts a classifier from many mixed sources to an unlabelled target, weighting the source images "
             "that transfer at each moment."
         ),
+        parts=(
+            "saccade.adaptation.cmss:CMSS",
+            "saccade.adaptation.cmss:CurriculumManager",
+            "saccade.adaptation.cmss:CMSSObjective",
+            "saccade.adaptation.cmss:curriculum_weights",
+            "saccade.adaptation.cmss:weighted_domain_loss",
+            "saccade.adaptation.cmss:effective_sample_size",
+            "saccade.adaptation.cmss:source_share",
+            "saccade.adaptation.cmss_networks:digits_five_classifier",
+            "saccade.adaptation.cmss_networks:digits_five_discriminator",
+            "saccade.adaptation.cmss_networks:digits_five_manager",
+            "saccade.adaptation.cmss_networks:timm_manager",
+        ),
+        claim="saccade.adaptation.claims.cmss:CMSS_CLAIM",
+        recipes=(
+            "adaptation/cmss-digits-five",
+            "adaptation/cmss-pacs",
+            "adaptation/cmss-domainnet",
+            "adaptation/cmss-office-caltech",
+        ),
+        checkpoints="none published",
     ),
     Method(
         slug="correct-and-smooth",
@@ -574,6 +595,27 @@ METHODS: tuple[Method, ...] = (
         ),
         repository="LoyoYang/DeCoTa",
         licence=NO_LICENCE,
+        parts=(
+            "saccade.adaptation:DeCoTa",
+            "saccade.adaptation:decota_losses",
+            "saccade.adaptation:CosinePredictor",
+            "saccade.adaptation:cosine_classifier",
+            "saccade.adaptation:MiST",
+            "saccade.adaptation:MiSTLoss",
+            "saccade.adaptation:PseudoLabelling",
+        ),
+        claim="saccade.adaptation.claims:MICO",
+        recipes=(
+            "adaptation/mico-domainnet-1shot",
+            "adaptation/mico-domainnet-3shot",
+            "adaptation/mico-office-home-1shot",
+            "adaptation/mico-office-home-3shot",
+        ),
+        converter="saccade.adaptation.checkpoints:convert_mico",
+        checkpoints=(
+            "Two networks for real to clipart in the authors' repository, and what their code writes when it trains; "
+            "one file a network"
+        ),
     ),
     Method(
         slug="micromotion",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import torch
@@ -73,8 +74,11 @@ class DomainAdaptation(Task):
                     self.clip_gradients(optimizer, self.clip_norm, "norm")
                 optimizer.step()
             losses[player] = losses.get(player, 0) + loss.detach()
-        for scheduler in self._listed(self.lr_schedulers()):
-            scheduler.step()
+        with warnings.catch_warnings():
+            # a player may wait while others train (DeCoTa's second network): its schedule goes on all the same
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            for scheduler in self._listed(self.lr_schedulers()):
+                scheduler.step()
         total = torch.stack(list(losses.values())).sum()
         self.log("train/loss", total, prog_bar=True)
         shown = {f"train/{player}": loss for player, loss in losses.items()} if len(losses) > 1 else {}

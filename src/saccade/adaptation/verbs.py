@@ -15,15 +15,19 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
+from torch import nn
 from torch.optim import Adam
 
 from saccade.adaptation.adversary import DomainDiscriminator
 from saccade.adaptation.baselines import DomainAdversarial, SourceOnly
+from saccade.adaptation.cmss import CMSS, CurriculumManager
+from saccade.adaptation.cosine_predictor import CosinePredictor
 from saccade.adaptation.datamodule import DomainSets
 from saccade.adaptation.datasets import DomainFiles, same_classes, transforms
 from saccade.adaptation.dsbn_stages import DSBNStage1
 from saccade.adaptation.images import FileImages, answers
 from saccade.adaptation.method import AdaptationMethod, Predictions
+from saccade.adaptation.mico import DeCoTa
 from saccade.adaptation.mstn import MSTN
 from saccade.adaptation.networks import Classifier, digit_classifier, timm_classifier
 from saccade.adaptation.pictures import embedding_map
@@ -61,6 +65,21 @@ def _dann(make: Callable[[], Classifier], conditional: bool) -> AdaptationMethod
     return DomainAdversarial(classifier, DomainDiscriminator(classifier.in_features, 256, 0.0), weight=0.1)
 
 
+def _mico(make: Callable[[], Classifier]) -> AdaptationMethod:
+    plain = make()
+    head = CosinePredictor(plain.in_features, plain.num_classes)
+    classifier = Classifier(plain.body, head, plain.in_features, plain.num_classes)
+    return DeCoTa(classifier, pretrain=0.3, lr_mult=1.0, head_lr_mult=1.0)
+
+
+def _cmss(make: Callable[[], Classifier]) -> AdaptationMethod:
+    """With a manager of the classifier's kind, bounded scores, and the discriminator on the weighted loss."""
+    classifier, judge = make(), make()
+    manager = CurriculumManager(nn.Sequential(judge.body, nn.Linear(judge.in_features, 1)), bound=2.0)
+    discriminator = DomainDiscriminator(classifier.in_features, 256, 0.0)
+    return CMSS(classifier, manager, discriminator, weight=0.1, weighted_discriminator=True)
+
+
 def _dsbn(make: Callable[[], Classifier], sources: int) -> AdaptationMethod:
     classifier = make()
     classes = classifier.num_classes
@@ -72,6 +91,8 @@ METHODS: dict[str, MethodChoice] = {
     "source-only": MethodChoice(lambda make, sources: SourceOnly(make())),
     "dann": MethodChoice(lambda make, sources: _dann(make, conditional=False)),
     "cdan": MethodChoice(lambda make, sources: _dann(make, conditional=True)),
+    "mico": MethodChoice(lambda make, sources: _mico(make), needs_labelled=True, merge_sources=True),
+    "cmss": MethodChoice(lambda make, sources: _cmss(make)),
     "dsbn": MethodChoice(lambda make, sources: _dsbn(make, sources)),
 }
 
@@ -96,7 +117,7 @@ class AdaptSettings:
         ValueError: Unknown method, or numbers that make no sense.
     """
 
-    method: str = "dann"
+    method: str = "dsbn"
     model: str = "resnet18"
     pretrained: bool = False
     size: int = 224

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 from torch.distributed.nn.functional import all_reduce
@@ -32,3 +33,64 @@ def sum_over_processes(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
 def process_count() -> int:
     """Processes that train together; 1 where there is no group."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def of_first_process(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """The first process's tensor in all processes, `x` itself in one process alone: a random number that all share.
+
+    Args:
+        x: Of the same shape in every process; without a gradient.
+
+    Returns:
+        The first process's.
+
+    Example:
+        >>> import torch
+        >>> of_first_process(torch.ones(2))
+        tensor([1., 1.])
+    """
+    if process_count() > 1:
+        distributed.broadcast(x, 0)
+    return x
+
+
+def mean_over_processes(x: Float[Tensor, " b"]) -> Float[Tensor, ""]:
+    """The mean of the rows of all processes, which may have different numbers of them.
+
+    Args:
+        x: This process's values.
+
+    Returns:
+        The mean, the same in every process; gradients flow as through `sum_over_processes`.
+
+    Example:
+        >>> import torch
+        >>> mean_over_processes(torch.tensor([1.0, 3.0]))
+        tensor(2.)
+    """
+    if process_count() == 1:
+        return x.mean()
+    total, count = sum_over_processes(torch.stack([x.sum(), x.new_full((), len(x))]))
+    return total / count
+
+
+def softmax_over_processes(x: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Softmax over the rows of all processes together: each process gets its own rows of it.
+
+    Args:
+        x: This process's scores.
+
+    Returns:
+        Positive; the sum over all processes is 1. Gradients flow as through `sum_over_processes`.
+
+    Example:
+        >>> import torch
+        >>> softmax_over_processes(torch.zeros(4))
+        tensor([0.2500, 0.2500, 0.2500, 0.2500])
+    """
+    if process_count() == 1:
+        return x.softmax(0)
+    largest = x.detach().amax()
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    powers = (x - largest).exp()
+    return powers / sum_over_processes(powers.sum())
