@@ -76,7 +76,7 @@ class Task(LightningModule):
         """The loss, or a `ValueError` that names the step where it is NaN or infinite."""
         if not torch.isfinite(loss):
             raise ValueError(
-                f"the loss is {float(loss)} at step {self.global_step}: "
+                f"the loss is {float(loss.detach())} at step {self.global_step}: "
                 "a lower learning rate, gradient clipping, or inputs without NaN may help"
             )
         return loss
