@@ -111,6 +111,7 @@ def test_gradients_of_a_mixed_batch() -> None:
     x = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
     of = torch.tensor([1, 0, 0, 1, 1, 0])
     assert torch.autograd.gradcheck(lambda x: layer(x, of), x)
+    assert torch.autograd.gradgradcheck(lambda x: layer(x, of), x)
 
 
 def test_names_of_both_kinds_are_one() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from abc import ABC
-from typing import ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from saccade.ops.collective import process_count, sum_over_processes
@@ -88,6 +89,20 @@ def group_domains(domain: int | Int[Tensor, " b"], num_domains: int, *, joined: 
     order = domain.argsort(stable=True)
     present = [d for d, count in enumerate(everywhere.tolist()) if count]
     return DomainGroups(order, order.argsort(), counts.tolist(), present)
+
+
+class _Permute(Function):
+    """Images in another order; the gradient goes back by the inverse order, where indexing would add up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(order, inverse)
+        return x.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        order, inverse = ctx.saved_tensors
+        return _Permute.apply(grads[0], inverse, order), None, None
 
 
 class DomainSpecificBatchNorm(nn.Module, ABC):
@@ -203,9 +218,9 @@ class DomainSpecificBatchNorm(nn.Module, ABC):
     def _by_groups(self, x: Tensor, groups: DomainGroups) -> Tensor:
         if len(groups.order) != len(x):
             raise ValueError(f"domain names {len(groups.order)} images and x has {len(x)}")
-        parts = x[groups.order].split(groups.sizes)
+        parts = _Permute.apply(x, groups.order, groups.inverse).split(groups.sizes)
         normalised = [self._branch(parts[d], d) for d in groups.present]
-        return torch.cat(normalised)[groups.inverse]
+        return _Permute.apply(torch.cat(normalised), groups.inverse, groups.order)
 
     def _branch(self, x: Tensor, domain: int) -> Tensor:
         norm = cast(_BatchNorm, self.bns[domain])

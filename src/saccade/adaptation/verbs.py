@@ -401,4 +401,7 @@ def _draw(
         classes[title] = torch.tensor([some.files.records[place].label for place in places.tolist()])
     features["target"], classes["target"] = result.predictions.embeddings, result.predictions.labels
     if sum(len(rows) for rows in features.values()) >= 5:
-        Image.fromarray(embedding_map(features, classes, result.names)).save(out / "embeddings.png")
+        picture = embedding_map(
+            features, classes, result.names, title="features; the classes of the target are the answers"
+        )
+        Image.fromarray(picture).save(out / "embeddings.png")
