@@ -312,3 +312,23 @@ def test_the_smallest_come_first_and_ties_by_index(
     assert torch.equal(columns, wanted[:, :k])
     assert torch.equal(found, values.gather(1, columns))
     assert kth_smallest(values[0], k) == values[0].sort().values[k - 1]
+
+
+@pytest.mark.parametrize("width", [33, 512, 1024, 1025])
+@pytest.mark.parametrize("kind", ["plain", "tied", "infinite", "outlier", "equal", "tiny"])
+def test_rows_are_ordered_whatever_is_in_them(kind: str, width: int) -> None:
+    """Wide enough for the sort of rounded values, and with what rounding could get wrong."""
+    generator = torch.Generator().manual_seed(width)
+    values = torch.randn(1 + 2**14 // width, width, generator=generator)
+    if kind == "tied":
+        values = values.round(decimals=1)
+    elif kind == "infinite":
+        drawn = torch.rand(values.shape, generator=generator)
+        values = values.masked_fill(drawn < 0.3, torch.inf).masked_fill(drawn > 0.8, -torch.inf)
+    elif kind == "outlier":
+        values[0, 0] = 1e30
+    elif kind == "equal":
+        values = torch.where(values > 0, 0.0, -0.0)
+    elif kind == "tiny":
+        values = values * 1e-39  # below what float32 holds in full
+    assert torch.equal(order_of_rows(values), values.argsort(dim=1, stable=True))

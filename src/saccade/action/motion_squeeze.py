@@ -273,13 +273,12 @@ def msnet(
     """
     if num_frames < 2:
         raise ValueError(f"num_frames has to be at least 2 (motion takes two frames), not {num_frames}")
-    channels = 128 if backbone in ("resnet18", "resnet34") else 512
     return video_resnet(
         backbone,
         num_classes,
         num_frames=num_frames,
         shift=8 if shift else None,
-        slot=MotionSqueeze(channels),
+        make_slot=MotionSqueeze,
         dropout=dropout,
     )
 

@@ -310,13 +310,12 @@ def selfynet(
     """
     if num_frames < 1:
         raise ValueError(f"num_frames has to be at least 1, not {num_frames}")
-    channels = 128 if backbone in ("resnet18", "resnet34") else 512
     return video_resnet(
         backbone,
         num_classes,
         num_frames=num_frames,
         shift=8 if shift else None,
-        slot=SELFYBlock(channels, **options),
+        make_slot=lambda channels: SELFYBlock(channels, **options),
         dropout=dropout,
     )
 

@@ -3,25 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from importlib import import_module
 
-from saccade.catalog import (
-    action,
-    adaptation,
-    crowd,
-    efficiency,
-    explain,
-    faces,
-    flows,
-    forensics,
-    graph,
-    grounding,
-    intent,
-    medical,
-    metric,
-    multimodal,
-    restoration,
-    weak,
-)
 from saccade.catalog.method import Method
 
 __all__ = ["DOMAINS", "METHODS", "Method", "find"]
@@ -47,28 +30,7 @@ DOMAINS: dict[str, str] = {
 
 METHODS: tuple[Method, ...] = tuple(
     sorted(
-        (
-            method
-            for domain in (
-                action,
-                adaptation,
-                crowd,
-                efficiency,
-                explain,
-                faces,
-                flows,
-                forensics,
-                graph,
-                grounding,
-                intent,
-                medical,
-                metric,
-                multimodal,
-                restoration,
-                weak,
-            )
-            for method in domain.METHODS
-        ),
+        (method for domain in DOMAINS for method in import_module(f"{__name__}.{domain}").METHODS),
         key=lambda method: method.slug,
     )
 )

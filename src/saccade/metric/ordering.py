@@ -11,8 +11,9 @@ from torch import Tensor
 def order_of_rows(values: Float[Tensor, "b m"]) -> Int[Tensor, "b m"]:
     """The columns of each row in ascending order of their values; of equal values the first column comes first.
 
-    On the CPU in float32 the value's bits and the column are packed into one integer, which numpy sorts several times
-    as fast as torch sorts pairs.
+    On the CPU in float32 value and column are packed into one integer, which numpy sorts several times as fast as torch
+    sorts pairs: the value's bits into 64, or for rows of up to 1,024 a rounded value into 32, and the few rows in which
+    rounding made a difference again into 64.
 
     Args:
         values: Without NaN.
@@ -26,7 +27,27 @@ def order_of_rows(values: Float[Tensor, "b m"]) -> Int[Tensor, "b m"]:
     """
     if values.dtype != torch.float32 or values.device.type != "cpu":
         return values.argsort(dim=1, stable=True)
+    if values.shape[1] <= 1024 and values.numel() >= 2**14:
+        return _order_by_rounded(values)
     return _sort(_packed(values)).bitwise_and_(0xFFFFFFFF)
+
+
+def _order_by_rounded(values: Tensor) -> Tensor:
+    bits = max(values.shape[1] - 1, 1).bit_length()
+    low = values.masked_fill(values == -torch.inf, torch.inf).amin()
+    high = values.masked_fill(values == torch.inf, -torch.inf).amax()
+    top = 2.0 ** min(31 - bits, 24) - 1
+    if not 0 < float(high - low) < torch.inf:
+        return _sort(_packed(values)).bitwise_and_(0xFFFFFFFF)
+    # monotonous: equal where it is not told apart, and then in the order of columns
+    rounded = (values - low).mul_(top / (high - low)).clamp_(0.0, top)
+    keys = rounded.to(torch.int32).bitwise_left_shift_(bits)
+    keys.bitwise_or_(torch.arange(values.shape[1], dtype=torch.int32))
+    columns = _sort(keys).bitwise_and_(2**bits - 1).to(torch.int64)
+    found = values.gather(1, columns)
+    wrong = (found[:, 1:] < found[:, :-1]).any(dim=1)
+    columns[wrong] = _sort(_packed(values[wrong])).bitwise_and_(0xFFFFFFFF)
+    return columns
 
 
 def smallest_of_rows(values: Float[Tensor, "b m"], k: int) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from jaxtyping import Float
@@ -243,14 +243,22 @@ class VideoResNet(nn.Module):
         load_backbone(self, state, ("slot.",))
 
 
-def video_resnet(name: str, num_classes: int, *, num_frames: int = 8, **options: object) -> VideoResNet:
+def video_resnet(
+    name: str,
+    num_classes: int,
+    *,
+    num_frames: int = 8,
+    make_slot: Callable[[int], nn.Module] | None = None,
+    **options: object,
+) -> VideoResNet:
     """A [`VideoResNet`][saccade.nn.video_resnet.VideoResNet] with the sizes of a ResNet.
 
     Args:
         name: `resnet18`, `resnet34`, `resnet50` or `resnet101`.
         num_classes: Classes.
         num_frames: Frames in a clip, for its `input_spec`.
-        **options: `shift`, `slot`, `dropout` and the like.
+        make_slot: Gives the block behind the second stage for that stage's width; none where `None`.
+        **options: `shift`, `dropout` and the like.
 
     Returns:
         The network.
@@ -265,4 +273,6 @@ def video_resnet(name: str, num_classes: int, *, num_frames: int = 8, **options:
     if name not in LAYERS:
         raise ValueError(f"the backbones here are {', '.join(LAYERS)}, not {name!r}")
     block, layers = LAYERS[name]
+    if make_slot is not None:
+        options["slot"] = make_slot(128 if block == "basic" else 512)
     return VideoResNet(num_classes, block, layers, input_spec=InputSpec(frames=num_frames), **options)  # type: ignore[arg-type]
