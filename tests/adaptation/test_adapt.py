@@ -140,7 +140,7 @@ def test_bad_folders(domains: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     for source, target, message in (
         (domains / "source", tmp_path / "empty", "the target is empty"),
         (domains / "source", tmp_path / "nowhere", "no folder"),
-        (tmp_path / "empty", domains / "target", "has 0 folders; one a class is wanted"),
+        (tmp_path / "empty", domains / "target", "has no folders; one a class is wanted"),
     ):
         assert main(["adapt", str(source), str(target), "--out", str(tmp_path / "out"), "--method", "dann"]) == 2
         assert message in capsys.readouterr().err

@@ -14,9 +14,10 @@ from saccade.adaptation import DomainBatch, DomainDiscriminator, Labelled, Momen
 from saccade.adaptation.dsbn import convert_dsbn, dsbn_layers, use_domain
 from saccade.adaptation.dsbn_networks import LeNet, ResNet, dsbn_discriminator, dsbn_lenet, dsbn_resnet
 from saccade.adaptation.dsbn_stages import DSBNStage1, DSBNStage2
-from saccade.adaptation.mstn import CPUA, MSTN, MovingCentroids, check_source_classes, class_weights, joined_mean
+from saccade.adaptation.mstn import CPUA, MSTN, MovingCentroids, check_source_classes, class_weights
 from saccade.adaptation.self_training import SelfTrainingLoss, pseudo_labels
 from saccade.checkpoints import write_state
+from saccade.ops.collective import mean_over_processes
 
 K = 4
 
@@ -404,9 +405,9 @@ def test_bad_input_is_named(name: str) -> None:
 
 def test_means_count_the_selected() -> None:
     values = torch.tensor([1.0, 3.0, 5.0])
-    assert float(joined_mean(values)) == 3
-    assert float(joined_mean(values, torch.tensor([0.0, 1.0, 1.0]))) == 4
-    assert float(joined_mean(values, torch.zeros(3))) == 0
+    assert float(mean_over_processes(values)) == 3
+    assert float(mean_over_processes(values, torch.tensor([0.0, 1.0, 1.0]))) == 4
+    assert float(mean_over_processes(values, torch.zeros(3))) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

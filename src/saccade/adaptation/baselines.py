@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saccade.adaptation.adversary import DomainDiscriminator, GradientReversal, PredictionConditioning
-from saccade.adaptation.method import AdaptationMethod, DomainBatch, Moment, Predictions, Update, check_batch
+from saccade.adaptation.method import AdaptationMethod, DomainBatch, Labelled, Moment, Predictions, Update, check_batch
 from saccade.adaptation.networks import Classifier
 from saccade.adaptation.schedules import adaptation_factor
+from saccade.ops.collective import mean_over_processes
 
 
 class SourceOnly(AdaptationMethod):
@@ -44,9 +45,7 @@ class SourceOnly(AdaptationMethod):
     def updates(self, batch: DomainBatch, moment: Moment) -> Iterator[Update]:
         """One update: the mean of the domains' cross-entropies."""
         check_batch(batch, self.classifier.num_classes)
-        labelled = batch.labelled
-        logits = self.classifier(torch.cat([part.images for part in labelled]))
-        yield Update("network", mean_cross_entropy(logits, [part.labels for part in labelled]))
+        yield Update("network", supervised_loss(self.classifier, batch.labelled))
 
     def predict(self, images: Float[Tensor, "b c h w"], domain: int = -1) -> Predictions:
         """The classifier's answer; the domain makes no difference."""
@@ -115,7 +114,8 @@ class DomainAdversarial(AdaptationMethod):
         turned = self.reversal(features)
         judged = self.discriminator(self.conditioning(turned, logits) if self.conditioning else turned).flatten()
         # -log D on the sources, -log (1 - D) on all images of the target
-        domain = (F.softplus(-judged[:sources]).mean() + F.softplus(judged[sources:]).mean()) / 2
+        on_sources, on_targets = F.softplus(-judged[:sources]), F.softplus(judged[sources:])
+        domain = (mean_over_processes(on_sources) + mean_over_processes(on_targets)) / 2
         taught_loss = mean_cross_entropy(logits[:taught], [part.labels for part in labelled])
         yield Update("network", taught_loss + self.weight * domain)
 
@@ -124,8 +124,22 @@ class DomainAdversarial(AdaptationMethod):
         return classify(self.classifier, images)
 
 
+def supervised_loss(classifier: Classifier, parts: Sequence[Labelled]) -> Float[Tensor, ""]:
+    """The mean over domains of each one's cross-entropy, from one forward of all images together.
+
+    Args:
+        classifier: The network.
+        parts: Labelled images of each domain.
+
+    Returns:
+        The loss.
+    """
+    logits = classifier(torch.cat([part.images for part in parts]))
+    return mean_cross_entropy(logits, [part.labels for part in parts])
+
+
 def mean_cross_entropy(logits: Float[Tensor, "b k"], labels: list[Tensor]) -> Float[Tensor, ""]:
-    """The mean over domains of each one's cross-entropy.
+    """The mean over domains of each one's cross-entropy, which is over the images of all processes.
 
     Args:
         logits: Of all domains, one behind the other.
@@ -135,10 +149,12 @@ def mean_cross_entropy(logits: Float[Tensor, "b k"], labels: list[Tensor]) -> Fl
         The loss.
     """
     parts = logits.split([len(part) for part in labels])
-    return torch.stack([F.cross_entropy(*pair) for pair in zip(parts, labels, strict=True)]).mean()
+    losses = [F.cross_entropy(*pair, reduction="none") for pair in zip(parts, labels, strict=True)]
+    return torch.stack([mean_over_processes(loss) for loss in losses]).mean()
 
 
 def classify(classifier: Classifier, images: Float[Tensor, "b c h w"]) -> Predictions:
-    """What a classifier says about images, with its features."""
+    """What a classifier says about images, with its features, in float32 or wider."""
     features = classifier.features(images)
-    return Predictions(classifier.head(features).float().softmax(1), features.float())
+    logits, features = (x if x.dtype == torch.float64 else x.float() for x in (classifier.head(features), features))
+    return Predictions(logits.softmax(1), features)

@@ -10,11 +10,9 @@ from torch import Tensor
 from saccade.checkpoints import Rule, StateDict, convert
 
 MICO = [
-    Rule(rf"{theirs}G\.(.*)", rf"{ours}body.\1")
+    Rule(rf"{theirs}{half}\.(.*)", rf"{ours}{name}.\1")
     for theirs, ours in (("", ""), (r"net\.", "classifier."), (r"twin\.", "other."))
-] + [
-    Rule(rf"{theirs}F1\.(.*)", rf"{ours}head.\1")
-    for theirs, ours in (("", ""), (r"net\.", "classifier."), (r"twin\.", "other."))
+    for half, name in (("G", "body"), ("F1", "head"))
 ]
 
 

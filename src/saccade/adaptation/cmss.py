@@ -47,6 +47,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.adaptation.adversary import DomainDiscriminator, PredictionConditioning
+from saccade.adaptation.baselines import classify
 from saccade.adaptation.method import (
     AdaptationMethod,
     DomainBatch,
@@ -394,8 +395,7 @@ class CMSS(AdaptationMethod):
 
     def predict(self, images: Float[Tensor, "b c h w"], domain: int = -1) -> Predictions:
         """C(F(images)); manager and discriminator play no part, and all domains share one network."""
-        features = self.classifier.features(images)
-        return Predictions(self.classifier.head(features).softmax(1), features)
+        return classify(self.classifier, images)
 
     def measures(self) -> dict[str, float]:
         """Effective sample size and the sources' shares of the weight in the last iteration."""

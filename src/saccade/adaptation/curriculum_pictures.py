@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from saccade.adaptation.pictures import DOMAIN_COLOURS
+from saccade.adaptation.pictures import DOMAIN_COLOURS, framed_sheet
 from saccade.data.figures import to_pixels
 
 
@@ -35,7 +34,7 @@ def share_chart(
     figure = Figure(figsize=(8, 4.6), facecolor="white", layout="constrained", dpi=110)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     steps = np.arange(len(shares))
-    colours = [DOMAIN_COLOURS[at % len(DOMAIN_COLOURS)] for at in range(len(names))]
+    colours = [_colour(at) for at in range(len(names))]
     above.stackplot(steps, _smooth(shares).T, colors=colours, labels=list(names), alpha=0.85)
     for level in np.arange(1, len(names)) / len(names):
         above.axhline(level, color="white", linewidth=1, linestyle=":")
@@ -69,6 +68,7 @@ def weight_sheet(
         The picture.
 
     Example:
+        >>> import torch
         >>> images, ids = torch.zeros(6, 1, 8, 8), torch.arange(6) % 2
         >>> weight_sheet(images, torch.rand(6), ids, ["one", "other"], count=3).ndim
         3
@@ -76,6 +76,7 @@ def weight_sheet(
     order = weights.argsort(descending=True)
     count = min(count, len(order))
     rows = -(-count // columns)
+    rgb = [tuple(bytes.fromhex(_colour(number).lstrip("#"))) for number in range(len(names))]
     figure = Figure(figsize=(8, 1.1 + 2 * (0.45 + 0.5 * rows)), facecolor="white", layout="constrained", dpi=110)
     for axes, chosen, title in zip(
         figure.subplots(2, 1),
@@ -83,30 +84,18 @@ def weight_sheet(
         ("most weight first", "least weight first"),
         strict=True,
     ):
-        axes.imshow(_framed(images[chosen], domains[chosen], columns), interpolation="nearest")
+        frames = [rgb[domain] for domain in domains[chosen].tolist()]
+        axes.imshow(framed_sheet(images[chosen], frames, columns, 32), interpolation="nearest")
         mean = float(weights[chosen].mean() / weights.mean())
         axes.set_title(f"{title}: {mean:.2g} times the mean weight", loc="left", fontsize=10)
         axes.axis("off")
-    handles = [
-        figure.axes[0].plot([], [], "s", color=DOMAIN_COLOURS[at % len(DOMAIN_COLOURS)], label=name)[0]
-        for at, name in enumerate(names)
-    ]
+    handles = [figure.axes[0].plot([], [], "s", color=_colour(at), label=name)[0] for at, name in enumerate(names)]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(names), frameon=False)
     return to_pixels(figure)
 
 
-def _framed(images: Tensor, domains: Tensor, columns: int, side: int = 32, gap: int = 3) -> np.ndarray:
-    """A sheet of images in coloured frames."""
-    shown = torch.nn.functional.interpolate(images.expand(-1, 3, -1, -1), size=(side, side), mode="nearest")
-    pixels = ((shown + 1) * 127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-    cell = side + 2 * gap + 2
-    sheet = np.full((-(-len(images) // columns) * cell, columns * cell, 3), 255, np.uint8)
-    for at, domain in enumerate(domains.tolist()):
-        top, left = cell * (at // columns), cell * (at % columns)
-        colour = DOMAIN_COLOURS[domain % len(DOMAIN_COLOURS)].lstrip("#")
-        sheet[top : top + side + 2 * gap, left : left + side + 2 * gap] = list(bytes.fromhex(colour))
-        sheet[top + gap : top + gap + side, left + gap : left + gap + side] = pixels[at]
-    return sheet
+def _colour(domain: int) -> str:
+    return DOMAIN_COLOURS[domain % len(DOMAIN_COLOURS)]
 
 
 def _smooth(rows: np.ndarray, width: int = 7) -> np.ndarray:

@@ -54,14 +54,14 @@ class Layout:
 
 def _office31(root: Path, domain: str, role: Role, shots: int) -> DomainFiles:
     """`Office/domain_adaptation_images/{amazon,dslr,webcam}/images/<class>/*`."""
-    return _folders(root / "Office" / "domain_adaptation_images" / domain / "images", "Office-31")
+    return class_domain(root / "Office" / "domain_adaptation_images" / domain / "images", "Office-31")
 
 
 def _office_home(root: Path, domain: str, role: Role, shots: int) -> DomainFiles:
     """`Office-home/OfficeHomeDataset_10072016/{Art,Clipart,Product,RealWorld}/<class>/*`."""
     base = root / "Office-home" / "OfficeHomeDataset_10072016"
     spaced = base / "Real World"  # as the archive has it
-    return _folders(spaced if domain == "RealWorld" and spaced.is_dir() else base / domain, "Office-Home")
+    return class_domain(spaced if domain == "RealWorld" and spaced.is_dir() else base / domain, "Office-Home")
 
 
 def _visda(root: Path, domain: str, role: Role, shots: int) -> DomainFiles:
@@ -98,17 +98,17 @@ def _few_labelled(images: str) -> Read:
 
 def _pacs(root: Path, domain: str, role: Role, shots: int) -> DomainFiles:
     """`PACS/{art_painting,cartoon,photo,sketch}/<class>/*`."""
-    return _folders(root / "PACS" / domain, "PACS")
+    return class_domain(root / "PACS" / domain, "PACS")
 
 
 def _office_caltech(root: Path, domain: str, role: Role, shots: int) -> DomainFiles:
     """`office_caltech_10/{amazon,caltech,dslr,webcam}/<class>/*`."""
-    return _folders(root / "office_caltech_10" / domain, "Office-Caltech10")
+    return class_domain(root / "office_caltech_10" / domain, "Office-Caltech10")
 
 
 def _own(root: Path, domain: str, role: Role, shots: int) -> DomainFiles:
     """A person's own: `<domain>/<class>/*`."""
-    return _folders(root / domain, f"the domain {domain}")
+    return class_domain(root / domain, f"the domain {domain}")
 
 
 _SIX = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
@@ -252,10 +252,7 @@ class DomainImages(DomainData):
         return [target.records[place] for place in places.tolist()]
 
     def _kept(self, records: list[Record], held: bool) -> list[Record]:
-        order = torch.randperm(len(records), generator=torch.Generator().manual_seed(mix(self.seed, 2))).tolist()
-        first = round(self.holdout * len(records))
-        chosen = set(order[:first])
-        return [record for place, record in enumerate(records) if (place in chosen) == held]
+        return hold_out(records, self.holdout, self.seed)[held]
 
     def _train(self, records: list[Record]) -> FileImages:
         return FileImages(records, self.train_transform, train=True, strict=self.strict)
@@ -283,6 +280,23 @@ def transforms(size: int, augmentation: Literal["resized-crop", "crop", "none"])
     return plain, plain
 
 
+def hold_out(records: Sequence[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
+    """Part records, at random.
+
+    Args:
+        records: What there is.
+        share: Of those that are held out, in [0, 1).
+        seed: Of the draw.
+
+    Returns:
+        Those that are kept and those that are held out, both in their order.
+    """
+    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(mix(seed, 2))).tolist()
+    chosen = set(order[: round(share * len(records))])
+    kept, held = ([r for at, r in enumerate(records) if (at in chosen) == inside] for inside in (False, True))
+    return kept, held
+
+
 def same_classes(domains: dict[str, DomainFiles]) -> None:
     """Check that all domains have the same classes.
 
@@ -306,8 +320,20 @@ def _some(names: set[str]) -> str:
     return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
 
 
-def _folders(folder: Path, what: str) -> DomainFiles:
-    """A folder a class."""
+def class_domain(folder: Path, what: str) -> DomainFiles:
+    """The images of a domain that has a folder a class.
+
+    Args:
+        folder: With the classes' folders.
+        what: What it is, for the message.
+
+    Returns:
+        The files; classes are numbered in the order of their names.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        ValueError: Without folders, or without images.
+    """
     classes = sorted(path for path in require(folder, what, "the data set's own page").iterdir() if path.is_dir())
     if not classes:
         raise ValueError(f"{folder} has no folders; one a class is wanted")

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 from torch import Tensor
 
 from saccade.adaptation.datamodule import DomainSets
 from saccade.adaptation.images import ImageSet, TensorImages
+from saccade.data.matlab import read_mat
 from saccade.data.root import default_root, require
 
 Split = Literal["train", "test"]
@@ -54,10 +53,7 @@ def load_digits_five(
         "usps": "usps_28x28.mat",
     }[domain]
     file = require(root / "Digits-Five" / name, "Digits-Five", "the page of M3SDA")
-    try:
-        content = loadmat(file)
-    except (ValueError, NotImplementedError, MatReadError, OSError) as error:
-        raise ValueError(f"{file} is not a MATLAB file that can be read: {error}") from None
+    content = read_mat(file)
     try:
         images, labels = _entries(domain, content, split)
     except (KeyError, IndexError) as error:

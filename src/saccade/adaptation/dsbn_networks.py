@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,14 +17,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from saccade.adaptation.adversary import DomainDiscriminator
 from saccade.adaptation.dsbn import convert_dsbn
 from saccade.nn.torchvision_weights import load_backbone
+from saccade.nn.video_resnet import LAYERS
 
-RESNETS: dict[str, tuple[Literal["basic", "bottleneck"], tuple[int, ...]]] = {
-    "resnet18": ("basic", (2, 2, 2, 2)),
-    "resnet34": ("basic", (3, 4, 6, 3)),
-    "resnet50": ("bottleneck", (3, 4, 6, 3)),
-    "resnet101": ("bottleneck", (3, 4, 23, 3)),
-    "resnet152": ("bottleneck", (3, 8, 36, 3)),
-}
+RESNETS: dict[str, tuple[Any, Sequence[int]]] = {**LAYERS, "resnet152": ("bottleneck", (3, 8, 36, 3))}
 
 
 class DSBNNetwork(nn.Module, ABC):
@@ -127,23 +123,10 @@ class ResNet(DSBNNetwork):
         if len(layers) != 4 or min(layers) < 1:
             raise ValueError(f"layers is {tuple(layers)}; four stages of at least one block are accepted")
         self.num_classes = num_classes
-        kind: Any = BasicBlock if block == "basic" else Bottleneck
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        channels = 64
-        for stage, depth in enumerate(layers):
-            width, blocks = 64 * 2**stage, []
-            for i in range(depth):
-                stride, out = (2 if stage and i == 0 else 1), width * kind.expansion
-                short = None
-                if stride != 1 or channels != out:
-                    short = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-                blocks.append(kind(channels, width, stride, short))
-                channels = out
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        trunk = torchvision.models.ResNet(BasicBlock if block == "basic" else Bottleneck, list(layers))
+        self.conv1, self.bn1 = trunk.conv1, trunk.bn1
+        self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
+        channels = trunk.fc.in_features
         self.fc: nn.Linear | None = None
         if in_features:
             self.fc1 = nn.Linear(channels, in_features)
@@ -164,9 +147,7 @@ class ResNet(DSBNNetwork):
     def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Features of images."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, 2, padding=1)
-        for stage in range(1, 5):
-            x = getattr(self, f"layer{stage}")(x)
-        x = x.mean((2, 3))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))
         return self.fc1(x) if self.fc is None else x
 
 

@@ -41,10 +41,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from saccade.adaptation.baselines import supervised_loss
 from saccade.adaptation.cosine_predictor import CosinePredictor
 from saccade.adaptation.method import Labelled, Moment, Predictions, Update, check_labels
 from saccade.adaptation.networks import Classifier
-from saccade.adaptation.semi_supervised import SemiSupervised, joined_counts, supervised_loss
+from saccade.adaptation.semi_supervised import SemiSupervised, check_threshold, joined_counts
 from saccade.ops.collective import of_first_process, process_count, sum_over_processes
 
 
@@ -306,13 +307,11 @@ class DeCoTa(SemiSupervised):
         lr_mult: float = 0.1,
         head_lr_mult: float = 0.1,
     ) -> None:
-        super().__init__(classifier, pretrain, lr_mult, head_lr_mult)
-        check_inputs(threshold)
+        super().__init__(classifier, threshold, pretrain, lr_mult, head_lr_mult)
         if other is not None and other.num_classes != classifier.num_classes:
             raise ValueError(
                 f"the networks know {classifier.num_classes} and {other.num_classes} classes; they must be the same"
             )
-        self.threshold = threshold
         self.same_start = other is None
         self.other = copy.deepcopy(classifier) if other is None else other
 
@@ -411,8 +410,7 @@ def check_inputs(threshold: float, lam: float | None = None, *images: Tensor) ->
     Raises:
         ValueError: They are not as wanted.
     """
-    if not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"threshold is {threshold}; 0 to 1 is accepted")
+    check_threshold(threshold)
     if lam is not None and not 0.0 <= lam <= 1.0:
         raise ValueError(f"lam is {lam}; 0 to 1 is accepted")
     if len({part.shape[1:] for part in images}) > 1:

@@ -20,7 +20,6 @@ from saccade.adaptation.mico import (
     mixed_stream,
     pseudo_labels,
 )
-from saccade.adaptation.networks import Classifier
 from saccade.adaptation.semi_supervised import SemiSupervised, joined_counts
 from saccade.ops.collective import sum_over_processes
 
@@ -123,21 +122,10 @@ class MiST(SemiSupervised):
         ['classifier']
     """
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        threshold: float = 0.5,
-        pretrain: float = 0.0,
-        lr_mult: float = 0.1,
-        head_lr_mult: float = 0.1,
-    ) -> None:
-        super().__init__(classifier, pretrain, lr_mult, head_lr_mult)
-        self.loss = MiSTLoss(threshold)
-
     def adaptation(  # noqa: D102
         self, source: Labelled, target: Labelled, unlabelled: Tensor, moment: Moment
     ) -> Iterator[Update]:
-        output = self.loss(self.classifier, source, target, unlabelled)
+        output = MiSTLoss(self.threshold)(self.classifier, source, target, unlabelled)
         self._measures = {"selected": float(output.target.selected.float().mean())}
         yield Update("classifier", output.loss)
 
@@ -163,18 +151,6 @@ class PseudoLabelling(SemiSupervised):
         >>> list(PseudoLabelling(digit_classifier(), threshold=0.9).players())
         ['classifier']
     """
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        threshold: float = 0.5,
-        pretrain: float = 0.0,
-        lr_mult: float = 0.1,
-        head_lr_mult: float = 0.1,
-    ) -> None:
-        super().__init__(classifier, pretrain, lr_mult, head_lr_mult)
-        check_inputs(threshold)
-        self.threshold = threshold
 
     def adaptation(  # noqa: D102
         self, source: Labelled, target: Labelled, unlabelled: Tensor, moment: Moment

@@ -26,29 +26,10 @@ from torch.nn import functional as F
 
 from saccade.adaptation.dsbn_networks import dsbn_discriminator
 from saccade.adaptation.method import check_labels, frozen
-from saccade.ops.collective import sum_over_processes
+from saccade.ops.collective import mean_over_processes, sum_over_processes
 
 DiscriminatorKind = Literal["digits", "photos", "cpua"] | Callable[[int], nn.Module]
 """One of the paper's discriminators, see `dsbn_discriminator`; or a function of the width that makes one."""
-
-
-def joined_mean(values: Float[Tensor, " b"], weights: Float[Tensor, " b"] | None = None) -> Float[Tensor, ""]:
-    """The mean over the samples of all processes, which may hold different numbers of them.
-
-    Args:
-        values: One a sample.
-        weights: 1 for the samples that count, 0 for those that do not; `None`: all count.
-
-    Returns:
-        The mean; 0 where no sample counts.
-
-    Example:
-        >>> joined_mean(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([1.0, 1.0, 0.0]))
-        tensor(1.5000)
-    """
-    weights = torch.ones_like(values) if weights is None else weights
-    total, count = sum_over_processes(torch.stack([(values * weights).sum(), weights.sum()]))
-    return total / count.detach().clamp(min=1)
 
 
 class MovingCentroids(nn.Module):
@@ -174,7 +155,7 @@ class DomainAlignment(nn.Module, ABC):
     def class_loss(self, logits: Float[Tensor, "b k"], labels: Int[Tensor, " b"], source: int) -> Float[Tensor, ""]:
         """Cross-entropy of a source domain, the mean over the joined batch."""
         check_labels(labels, len(logits), logits.shape[1])
-        return joined_mean(F.cross_entropy(logits, labels, reduction="none"))
+        return mean_over_processes(F.cross_entropy(logits, labels, reduction="none"))
 
     def adversarial(
         self,
@@ -211,7 +192,7 @@ class DomainAlignment(nn.Module, ABC):
             ):
                 logits = discriminator(features).squeeze(1)
                 loss = F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label), reduction="none")
-                losses.append(joined_mean(loss if weights is None else loss * weights))
+                losses.append(mean_over_processes(loss if weights is None else loss * weights))
         return self.adversarial_weight * torch.stack(losses).mean()
 
     def discriminator_loss(
@@ -351,7 +332,9 @@ class CPUA(DomainAlignment):
         """Cross-entropy of a source domain, by the weights of the classes seen before this batch."""
         check_labels(labels, len(logits), logits.shape[1])
         loss = F.cross_entropy(logits, labels, reduction="none")
-        return joined_mean(loss * class_weights(self.source_counts[source])[labels] if self.class_balance else loss)
+        return mean_over_processes(
+            loss * class_weights(self.source_counts[source])[labels] if self.class_balance else loss
+        )
 
     def discriminator_loss(
         self,

@@ -108,14 +108,35 @@ def answer_sheet(
     Returns:
         The picture.
     """
+    colours = [(42, 157, 111) if right else (208, 80, 90) for right in (predicted == actual).tolist()]
+    return framed_sheet(images, colours, columns, side)
+
+
+def framed_sheet(
+    images: Float[Tensor, "n c h w"], colours: Sequence[Sequence[int]], columns: int = 16, side: int = 40
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Images in rows, each in a frame of its colour.
+
+    Args:
+        images: In [-1, 1], grey or RGB.
+        colours: Red, green and blue of each frame, 0 to 255.
+        columns: Images a row.
+        side: Of an image, in pixels.
+
+    Returns:
+        The picture.
+
+    Example:
+        >>> framed_sheet(torch.zeros(3, 1, 8, 8), [(0, 0, 0)] * 3, columns=2, side=8).shape
+        (32, 32, 3)
+    """
     gap, rows = 3, -(-len(images) // columns)
     cell = side + 2 * gap + 2
     sheet = np.full((rows * cell, columns * cell, 3), 255, np.uint8)
     shown = torch.nn.functional.interpolate(images.expand(-1, 3, -1, -1), size=(side, side), mode="nearest")
     pixels = ((shown + 1) * 127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-    for place in range(len(images)):
+    for place, colour in enumerate(colours):
         top, left = cell * (place // columns), cell * (place % columns)
-        colour = (42, 157, 111) if predicted[place] == actual[place] else (208, 80, 90)
         sheet[top : top + side + 2 * gap, left : left + side + 2 * gap] = colour
         sheet[top + gap : top + gap + side, left + gap : left + gap + side] = pixels[place]
     return sheet

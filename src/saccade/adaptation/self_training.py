@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.adaptation.method import check_labels
-from saccade.adaptation.mstn import joined_mean
+from saccade.ops.collective import mean_over_processes
 
 Mode = Literal["ensemble", "teacher", "mean", "ensemble_fix"]
 MODES = ("ensemble", "teacher", "mean", "ensemble_fix")
@@ -149,12 +149,12 @@ class SelfTrainingLoss(nn.Module):
         source_losses, target_losses = [], []
         for logits, labels in zip(sources, source_labels, strict=True):
             check_labels(labels, len(logits), logits.shape[1])
-            source_losses.append(joined_mean(F.cross_entropy(logits, labels, reduction="none")))
+            source_losses.append(mean_over_processes(F.cross_entropy(logits, labels, reduction="none")))
         pseudo = [pseudo_labels(t, s, share, self.mode) for t, s in zip(teacher, student, strict=True)]
         selected = [found.confidence >= self.threshold for found in pseudo]
         for logits, found, chosen in zip(targets, pseudo, selected, strict=True):
             scaled = logits * found.confidence[:, None] if self.scale_logits else logits
             loss = F.cross_entropy(scaled, found.labels, reduction="none")
-            target_losses.append(joined_mean(loss, chosen.to(loss.dtype)))
+            target_losses.append(mean_over_processes(loss, chosen.to(loss.dtype)))
         source, target = torch.stack(source_losses).mean(), torch.stack(target_losses).mean()
         return SelfTraining(source + weight * target, source, target, pseudo, selected)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from saccade.adaptation.baselines import classify, supervised_loss
 from saccade.adaptation.method import AdaptationMethod, DomainBatch, Labelled, Moment, Predictions, Update, check_batch
 from saccade.adaptation.networks import Classifier
 from saccade.ops.collective import process_count, sum_over_processes
@@ -35,26 +35,14 @@ def joined_counts(device: torch.device, *counts: int) -> list[float]:
     return sum_over_processes(torch.tensor(counts, dtype=torch.float32, device=device)).tolist()
 
 
-def supervised_loss(classifier: Classifier, parts: Sequence[Labelled]) -> Float[Tensor, ""]:
-    """The loss of S+T: the mean over domains of each one's cross-entropy, from one forward of all images together.
+def check_threshold(threshold: float) -> None:
+    """Check the confidence from which pseudo labels are taken.
 
-    With several processes a domain's cross-entropy is the mean over the images of all of them.
-
-    Args:
-        classifier: The network.
-        parts: Labelled images of each domain.
-
-    Returns:
-        The loss.
+    Raises:
+        ValueError: It is outside [0, 1].
     """
-    sizes = [len(part.labels) for part in parts]
-    logits = classifier(torch.cat([part.images for part in parts])).split(sizes)
-    counts = joined_counts(logits[0].device, *sizes)
-    losses = [
-        F.cross_entropy(own, part.labels, reduction="sum") / count
-        for own, part, count in zip(logits, parts, counts, strict=True)
-    ]
-    return sum_over_processes(torch.stack(losses).mean())
+    if not 0.0 <= threshold <= 1.0:
+        raise ValueError(f"threshold is {threshold}; 0 to 1 is accepted")
 
 
 class SemiSupervised(AdaptationMethod):
@@ -62,6 +50,7 @@ class SemiSupervised(AdaptationMethod):
 
     Args:
         classifier: The network.
+        threshold: Confidence from which a pseudo label is taken, in [0, 1].
         pretrain: Length of a first phase on the labelled images alone, as
             [`SourceOnly`][saccade.adaptation.baselines.SourceOnly] trains (S+T): a share of all iterations
             where it is below 1, else their number.
@@ -69,22 +58,25 @@ class SemiSupervised(AdaptationMethod):
         head_lr_mult: The same for the head. The authors' code gives both 0.1, see the errata.
 
     Raises:
-        ValueError: A negative number.
+        ValueError: A threshold outside [0, 1], or a negative number.
     """
 
     def __init__(
         self,
         classifier: Classifier,
+        threshold: float = 0.5,
         pretrain: float = 0.0,
         lr_mult: float = 0.1,
         head_lr_mult: float = 0.1,
     ) -> None:
         super().__init__()
+        check_threshold(threshold)
         if not 0 <= pretrain < float("inf") or lr_mult < 0 or head_lr_mult < 0:
             raise ValueError(
                 f"pretrain is {pretrain}, lr_mult {lr_mult}, head_lr_mult {head_lr_mult}; none may be negative"
             )
         self.classifier = classifier
+        self.threshold = threshold
         self.pretrain = pretrain
         self.lr_mult = lr_mult
         self.head_lr_mult = head_lr_mult
@@ -138,8 +130,7 @@ class SemiSupervised(AdaptationMethod):
 
     def predict(self, images: Float[Tensor, "b c h w"], domain: int = -1) -> Predictions:
         """What the network says; the same for every domain."""
-        features = self.classifier.features(images)
-        return Predictions(self.classifier.head(features).float().softmax(1), features)
+        return classify(self.classifier, images)
 
     def measures(self) -> dict[str, float]:
         """Shares of unlabelled images that were taught from, where the method has any."""

@@ -23,7 +23,7 @@ from saccade.adaptation.baselines import DomainAdversarial, SourceOnly
 from saccade.adaptation.cmss import CMSS, CurriculumManager
 from saccade.adaptation.cosine_predictor import CosinePredictor
 from saccade.adaptation.datamodule import DomainSets
-from saccade.adaptation.datasets import DomainFiles, same_classes, transforms
+from saccade.adaptation.datasets import DomainFiles, class_domain, hold_out, same_classes, transforms
 from saccade.adaptation.dsbn_stages import DSBNStage1
 from saccade.adaptation.images import FileImages, answers
 from saccade.adaptation.method import AdaptationMethod, Predictions
@@ -34,8 +34,7 @@ from saccade.adaptation.pictures import embedding_map
 from saccade.adaptation.schedules import InverseDecayLR
 from saccade.adaptation.task import DomainAdaptation
 from saccade.checkpoints import load_strict, read_state, write_state
-from saccade.data.loading import mix
-from saccade.data.records import IMAGE_ENDINGS, Record, class_folders
+from saccade.data.records import IMAGE_ENDINGS, Record
 from saccade.training.fit import LossCurve, quiet
 from saccade.training.resume import AtomicCheckpointIO, LastCheckpoint, StepSeeds
 
@@ -195,11 +194,11 @@ def adapt(
             target, or `out` holding a run with other settings.
     """
     choice = METHODS[settings.method]
-    domains = {str(folder): _classes(folder) for folder in sources}
+    domains = {str(folder): _labelled(folder) for folder in sources}
     if choice.needs_labelled and labelled is None:
         raise ValueError(f"{settings.method} wants some labelled images of the target: give --labelled FOLDER")
     if labelled is not None:
-        domains[str(labelled)] = _classes(labelled)
+        domains[str(labelled)] = _labelled(labelled)
     if not sources:
         raise ValueError("there is no source")
     same_classes(domains)
@@ -208,7 +207,8 @@ def adapt(
     _check_run(out, settings, names, len(sources), fresh)
 
     train, test = transforms(settings.size, settings.augmentation)  # type: ignore[arg-type]
-    kept, held = _split([domains[str(folder)].records for folder in sources], settings)
+    parts = [hold_out(domains[str(folder)].records, settings.holdout, settings.seed) for folder in sources]
+    kept, held = [part[0] for part in parts], [record for part in parts for record in part[1]]
     if choice.merge_sources:
         kept = [[record for records in kept for record in records]]
     few = FileImages(domains[str(labelled)].records, train, train=True) if labelled is not None else None
@@ -345,13 +345,13 @@ def _check_run(out: Path, settings: AdaptSettings, names: Sequence[str], sources
     file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def _classes(folder: Path) -> DomainFiles:
+def _labelled(folder: Path) -> DomainFiles:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; a source is a folder of <class>/*")
-    classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    if len(classes) < 2:
-        raise ValueError(f"{folder} has {len(classes)} folders; one a class is wanted, at least two")
-    return DomainFiles(class_folders(classes), {label: path.name for label, path in enumerate(classes)})
+    domain = class_domain(folder, "a source")
+    if len(domain.names) < 2:
+        raise ValueError(f"{folder} has one folder; one a class is wanted, at least two")
+    return domain
 
 
 def _images_below(folder: Path) -> list[Path]:
@@ -361,16 +361,6 @@ def _images_below(folder: Path) -> list[Path]:
     if not found:
         raise ValueError(f"the target is empty: no images ({', '.join(sorted(IMAGE_ENDINGS))}) below {folder}")
     return found
-
-
-def _split(records: list[list[Record]], settings: AdaptSettings) -> tuple[list[list[Record]], list[Record]]:
-    kept, held = [], []
-    for number, own in enumerate(records):
-        order = torch.randperm(len(own), generator=torch.Generator().manual_seed(mix(settings.seed, number))).tolist()
-        first = round(settings.holdout * len(own))
-        held += [own[place] for place in order[:first]]
-        kept.append([own[place] for place in order[first:]])
-    return kept, held
 
 
 def _write(out: Path, target: Path, result: Adapted) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image, UnidentifiedImageError
-from scipy.io import loadmat
 from torch import Tensor
 from torchvision.transforms import v2
 
+from saccade.data.matlab import read_mat
 from saccade.data.records import IMAGE_ENDINGS
 from saccade.data.root import default_root, require
 from saccade.data.transforms import CaffeInput
@@ -282,11 +282,8 @@ def _array(path: Path) -> Float[Tensor, "n k"]:
 
 @lru_cache(maxsize=1)
 def _matrix(path: Path) -> Float[Tensor, "n n"]:
-    try:
-        content = loadmat(require(path, "the matrix of test distances", "the authors' archive"))
-    except (ValueError, NotImplementedError) as error:
-        raise ValueError(f"{path} is not a MATLAB file up to version 7: {error}") from None
-    arrays = [v for k, v in content.items() if not k.startswith("__") and np.ndim(v) == 2]
+    content = read_mat(require(path, "the matrix of test distances", "the authors' archive"))
+    arrays = [value for value in content.values() if np.ndim(value) == 2]
     if len(arrays) != 1:
         raise ValueError(f"{path} holds {len(arrays)} matrices; one is wanted")
     return torch.from_numpy(np.asarray(arrays[0], dtype=np.float32))

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from scipy.io import loadmat
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from torchvision.transforms import v2
 
 from saccade.data.images import LabelledImages, load_digits, load_omniglot
+from saccade.data.matlab import read_mat
 from saccade.data.records import ImageRecords, Record, class_folders, without_unreadable
 from saccade.data.root import default_root, require
 from saccade.data.transforms import CaffeInput
@@ -36,7 +36,7 @@ def cars_196(root: Path, train: bool) -> list[Record]:
     """Cars-196: `cars196/car_ims/*.jpg` with `cars196/cars_annos.mat`; classes 1-98 train, 99-196 test."""
     folder = root / "cars196"
     file = require(folder / "cars_annos.mat", "Cars-196's annotations", "the authors' page at Stanford")
-    annotations = loadmat(file, squeeze_me=True)
+    annotations = read_mat(file, squeeze_me=True)
     if "annotations" not in annotations:
         raise ValueError(f"{file} has no entry 'annotations'")
     records = []

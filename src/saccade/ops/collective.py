@@ -54,24 +54,28 @@ def of_first_process(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
     return x
 
 
-def mean_over_processes(x: Float[Tensor, " b"]) -> Float[Tensor, ""]:
+def mean_over_processes(x: Float[Tensor, " b"], weights: Float[Tensor, " b"] | None = None) -> Float[Tensor, ""]:
     """The mean of the rows of all processes, which may have different numbers of them.
 
     Args:
         x: This process's values.
+        weights: 1 for the rows that count, 0 for those that do not; `None`: all count.
 
     Returns:
-        The mean, the same in every process; gradients flow as through `sum_over_processes`.
+        The mean, the same in every process, 0 where no row counts; gradients flow as through `sum_over_processes`.
 
     Example:
         >>> import torch
         >>> mean_over_processes(torch.tensor([1.0, 3.0]))
         tensor(2.)
+        >>> mean_over_processes(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0]))
+        tensor(3.)
     """
-    if process_count() == 1:
+    if weights is None and process_count() == 1:
         return x.mean()
-    total, count = sum_over_processes(torch.stack([x.sum(), x.new_full((), len(x))]))
-    return total / count
+    weights = torch.ones_like(x) if weights is None else weights
+    total, count = sum_over_processes(torch.stack([(x * weights).sum(), weights.sum()]))
+    return total / count.detach().clamp(min=1)
 
 
 def softmax_over_processes(x: Float[Tensor, " b"]) -> Float[Tensor, " b"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD
 
 from saccade.adaptation.baselines import DomainAdversarial, SourceOnly
@@ -15,12 +15,13 @@ from saccade.adaptation.claims.world import accuracy, digit_data, domains_of, sh
 from saccade.adaptation.cosine_predictor import CosinePredictor
 from saccade.adaptation.digits import DigitDomains
 from saccade.adaptation.images import TensorImages
-from saccade.adaptation.method import AdaptationMethod, Predictions
+from saccade.adaptation.method import AdaptationMethod
 from saccade.adaptation.mico import DeCoTa
 from saccade.adaptation.mist import MiST, PseudoLabelling
 from saccade.adaptation.networks import Classifier, digit_body
 from saccade.adaptation.schedules import InverseDecayLR
 from saccade.claims import Arm, Axis, Beats, Budget, Cell, Claim, Data, Metric, Outcome
+from saccade.surgery import recalibrate_bn
 
 METHODS: dict[str, Any] = {
     "supervised": lambda classifier, **_: SourceOnly(classifier),
@@ -31,37 +32,11 @@ METHODS: dict[str, Any] = {
 }
 
 
-class OneOfTwo(nn.Module):
-    """A network of DeCoTa as if it were alone."""
-
-    def __init__(self, network: Classifier) -> None:
-        super().__init__()
-        self.network = network
-
-    def predict(self, images: Tensor, domain: int = -1) -> Predictions:
-        """Its answer."""
-        features = self.network.features(images)
-        return Predictions(self.network.head(features).softmax(1), features)
-
-
 def shifted(images: Tensor) -> Tensor:
     """A batch moved by up to one pixel in each direction, the same for all of its images."""
     row, column = torch.randint(3, (2,)).tolist()
     side = images.shape[-1]
     return F.pad(images, (1, 1, 1, 1), mode="replicate")[..., row : row + side, column : column + side]
-
-
-@torch.no_grad()
-def reestimate(method: nn.Module, images: Tensor, size: int = 256) -> None:
-    """Set the running statistics of batch norm to the mean over batches of target images without labels."""
-    norms = [module for module in method.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    method.train()
-    for batch in images.split(size):
-        method.predict(batch)  # type: ignore[operator]
-    method.eval()
 
 
 def domains(cell: Cell, iterations: int) -> DigitDomains:
@@ -100,12 +75,15 @@ def run_mico(cell: Cell) -> Outcome:
     if not isinstance(target, TensorImages):
         raise TypeError("the digits are held in memory")
     order = torch.randperm(len(target), generator=torch.Generator().manual_seed(cell.seed))[:1536]
-    reestimate(method, target.images[order].to(cell.device))
+    images = target.images[order].to(cell.device)
+    for network in method.children():
+        if isinstance(network, Classifier):
+            recalibrate_bn(network, images.split(256))
     test = data.test_images()
     metrics = {"accuracy": accuracy(method, test, cell.device)}
     single = [metrics["accuracy"]]
     if isinstance(method, DeCoTa):
-        single = [accuracy(OneOfTwo(network).eval(), test, cell.device) for network in (method.f, method.g)]  # type: ignore[arg-type]
+        single = [accuracy(SourceOnly(network).eval(), test, cell.device) for network in (method.f, method.g)]
     metrics["single"] = max(single)
     pictures = {}
     if cell.options.get("pictures"):
@@ -170,7 +148,7 @@ MICO = Claim(
         "f is taught by ten labelled images, g by none of the target, where MiST's network sees all labels. That the "
         "paper's 126 classes and deeper networks turn this round is possible, and was not tried. The inverted target "
         "is the default because the gain over S+T is plainest there (+31 to +38 on those seeds, against +2.5 to +10.5 "
-        "on the faded one). Between MNIST and USPS as they are, S+T is good already: the gain is smaller, or differs "
-        "so much between seeds that three do not settle it."
+        "on the faded one). In all other pairs the gain "
+        "over five seeds is between 1.6 and 4.4 points, and whether it reaches 3 is open."
     ),
 )

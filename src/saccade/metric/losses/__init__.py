@@ -15,16 +15,18 @@ from saccade.metric.losses.classification import (
     SubCenterArcFaceLoss,
 )
 from saccade.metric.losses.combined import MultipleLosses
+from saccade.metric.losses.margins import (
+    ContrastiveLoss,
+    IntraPairVarianceLoss,
+    SignalToNoiseRatioContrastiveLoss,
+    ThresholdConsistentMarginLoss,
+)
 from saccade.metric.losses.memory import CrossBatchMemory
 from saccade.metric.losses.pairs import (
     AngularLoss,
-    ContrastiveLoss,
-    IntraPairVarianceLoss,
     LiftedStructureLoss,
     NPairsLoss,
     NTXentLoss,
-    SignalToNoiseRatioContrastiveLoss,
-    ThresholdConsistentMarginLoss,
     TupletMarginLoss,
 )
 from saccade.metric.losses.proxies import ManifoldLoss, ProxyNCALoss, SoftTripleLoss
