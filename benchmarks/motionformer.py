@@ -35,24 +35,23 @@ class PlainTrajectoryAttention(TrajectoryAttention):
         return (out, time) if return_attention else out
 
 
-def sides(
-    dim: int, heads: int, frames: int, side: int = SIDE
-) -> tuple[TrajectoryAttention, TrajectoryAttention, Tensor]:
-    """Ours, its plain twin with the same weights, and the tokens of one clip."""
+def sides(dim: int, heads: int, frames: int, clips: int = 1) -> tuple[TrajectoryAttention, TrajectoryAttention, Tensor]:
+    """Ours, its plain twin with the same weights, and the tokens of some clips."""
     torch.manual_seed(0)
     ours, plain = TrajectoryAttention(dim, heads), PlainTrajectoryAttention(dim, heads)
     plain.load_state_dict(ours.state_dict())
-    return ours, plain, torch.randn(1, 1 + frames * side * side, dim, requires_grad=True)
+    return ours, plain, torch.randn(clips, 1 + frames * SIDE**2, dim, requires_grad=True)
 
 
 def comparison(
-    dim: int, heads: int, frames: int, clip: str = "", targets: tuple[float, float] = (2.0, 3.0)
+    dim: int, heads: int, frames: int, clips: int = 1, note: str = "", targets: tuple[float, float] = (2.0, 3.0)
 ) -> Comparison:
-    """Forward and backward of one clip; `targets` of time and of memory."""
-    ours, plain, x = sides(dim, heads, frames)
-    products = (frames * SIDE**2) ** 2 * dim
+    """Forward and backward of some clips; `targets` of time and of memory."""
+    ours, plain, x = sides(dim, heads, frames, clips)
+    products = clips * (frames * SIDE**2) ** 2 * dim
+    batch = f", {clips} clips" if clips > 1 else ""
     return Comparison(
-        name=f"trajectory attention forward + backward, {frames} x {SIDE} x {SIDE} tokens, d={dim}{clip}",
+        name=f"trajectory attention forward + backward, {frames} x {SIDE} x {SIDE} tokens, d={dim}{batch}{note}",
         ours=lambda: ours(x, frames).sum().backward(),
         peer=lambda: plain(x, frames).sum().backward(),
         peer_name="logits of all queries by all keys",
@@ -63,8 +62,10 @@ def comparison(
 
 
 def comparisons() -> Iterator[Comparison]:
-    """Two widths at 8 token frames; then clips of 8 to 64 frames with tubelets of two."""
-    yield comparison(192, 3, 8)
-    yield comparison(768, 12, 8)
+    """Two widths at 8 token frames, one clip and four; then clips of 8 to 64 frames with tubelets of two."""
+    for dim, heads in ((192, 3), (768, 12)):
+        for clips in (1, 4):
+            yield comparison(dim, heads, 8, clips)
     for frames in (8, 16, 32, 64):
-        yield comparison(192, 3, frames // 2, f" (a clip of {frames} frames)", (1.0, 2.0))  # the lead grows with length
+        note = f" (a clip of {frames} frames)"
+        yield comparison(192, 3, frames // 2, note=note, targets=(1.0, 2.0))  # the lead grows with length

@@ -68,11 +68,11 @@ def test_it_is_the_papers_equations(heads: int, value_projection: bool, qkv_bias
 
 @pytest.mark.parametrize("heads", [2, 6])
 @pytest.mark.parametrize("value_projection", [True, False])
-@pytest.mark.parametrize("piece", [1, 400, 10**9])
+@pytest.mark.parametrize("piece", [(1, 1), (1, 7), (500, 1), (10**9, 1)])  # one frame, two; one clip, both
 def test_fast_and_plain_form_are_the_same_with_their_gradients(
-    heads: int, value_projection: bool, piece: int, monkeypatch: pytest.MonkeyPatch
+    heads: int, value_projection: bool, piece: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(space_time_attention.PIECE, "cpu", piece)  # one frame of queries, two, all
+    monkeypatch.setitem(space_time_attention.PIECE, "cpu", piece)
     ours = TrajectoryAttention(12, heads, value_projection=value_projection).double()
     plain = PlainTrajectoryAttention(12, heads, value_projection=value_projection).double()
     plain.load_state_dict(ours.state_dict())

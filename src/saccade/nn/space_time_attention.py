@@ -6,13 +6,13 @@ interchangeable: each is called as `attention(x, num_frames)`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from saccade.ops.features import orthogonal_gaussian
 from saccade.ops.frame_attention import (
@@ -21,11 +21,14 @@ from saccade.ops.frame_attention import (
     orthoformer_attention,
     performer_attention,
 )
+from saccade.ops.trajectories import attend_along
 
 APPROXIMATIONS = ("orthoformer", "nystrom", "performer")
 
-PIECE = {"cpu": 2**21, "cuda": 2**25}
-"""Numbers of trajectory tokens worked on at a time; what fits the cache of a CPU, and what fills a GPU."""
+PIECE = {"cpu": (2**21, 768), "cuda": (2**25, 2048)}
+"""How much is worked on at a time: so many numbers of trajectory tokens, in whole clips; of a clip that has more, the
+frames that have so many queries. That fits the cache of a CPU and fills a GPU, and lets fused kernels use large blocks.
+"""
 
 
 class JointSpaceTimeAttention(nn.Module):
@@ -142,10 +145,8 @@ class TrajectoryAttention(JointSpaceTimeAttention):
     The class token attends to everything, as in an image transformer; the others never see it.
 
     This is exact and makes neither the tensor of all queries by all keys nor the projected keys and values of every
-    trajectory token. As the temporal keys are linear in `y`, `q2 . (W_k y) = (W_k^T q2) . y`: one query is projected
-    instead of a key a frame (the keys' bias is the same in all frames and drops out of the softmax), and `W_v` is
-    applied after the sum over frames. Queries are worked on a few frames at a time; with more heads than frames, where
-    the projected queries are larger than the trajectory tokens, they are computed again on the way back, not kept.
+    trajectory token ([`attend_along`][saccade.ops.trajectories.attend_along]). A few clips are worked on at a time, and
+    of a large one a few frames of queries.
 
     Args:
         dim: Width of a token.
@@ -229,27 +230,26 @@ class TrajectoryAttention(JointSpaceTimeAttention):
         """
         cells = check_tokens(x, num_frames, self.dim)
         q, k, v = self.heads(x)
-        first = self.attend(q[:, :, :1], k, v).transpose(1, 2).flatten(2)
-        q, k, v = q[:, :, 1:], k[:, :, 1:], v[:, :, 1:]
-        each = max(1, PIECE.get(x.device.type, PIECE["cuda"]) // (x.shape[0] * cells * num_frames * self.dim))
-        if self.approximation is None:
-            keys, values = fold_frames(k, num_frames), fold_frames(v, num_frames)
-            pieces = q.split(each * cells, dim=2)
-        else:
-            pieces = self._approximate(q, k, v, num_frames).split(each * cells, dim=2)
-        again = torch.is_grad_enabled() and self.num_heads > num_frames and not torch.compiler.is_compiling()
+        count = num_frames * cells
+        first, q = q.split([1, count], dim=2)
+        first = self.attend(first, k, v).transpose(1, 2).flatten(2)
+        k, v = k[:, :, 1:], v[:, :, 1:]
+        numbers, queries = PIECE.get(x.device.type, PIECE["cuda"])
+        tokens = num_frames * count * self.dim  # of the trajectories of a clip
+        clips = len(x) if torch.compiler.is_compiling() else max(1, numbers // tokens)
+        each = num_frames if tokens <= numbers else -(-queries // cells)
         outs, attentions = [], []
-        for start, piece in zip(range(0, num_frames, each), pieces, strict=True):
-            y = piece if self.approximation else self._pool(piece, keys, values)
-            frames = range(start, min(start + each, num_frames))
-            if again:
-                out, attention = checkpoint(self.along, y, frames, use_reentrant=False, preserve_rng_state=False)
-            else:
-                out, attention = self.along(y, frames)
-            outs.append(out)
-            attentions.append(attention)
-        out = self.proj_drop(self.proj(torch.cat([first, *outs], dim=1)))
-        return (out, torch.cat(attentions, dim=2)) if return_attention else out
+        for lead, *some in zip(*(z.split(clips) for z in (first, q, k, v)), strict=True):
+            pieces = self._pool(some, num_frames, each * cells)
+            starts = range(0, num_frames, each)
+            found = [
+                self.along(y, range(start, min(start + each, num_frames)))
+                for start, y in zip(starts, pieces, strict=True)
+            ]
+            outs.append(torch.cat([lead, *(out for out, _ in found)], dim=1))
+            attentions.append(torch.cat([attention for _, attention in found], dim=2))
+        out = self.proj_drop(self.proj(outs[0] if len(outs) == 1 else torch.cat(outs)))
+        return (out, torch.cat(attentions)) if return_attention else out
 
     def along(self, y: Float[Tensor, "b t n d"], frames: range) -> tuple[Float[Tensor, "b n d"], Tensor]:
         """The temporal half: attend along trajectories.
@@ -261,31 +261,28 @@ class TrajectoryAttention(JointSpaceTimeAttention):
         Returns:
             What is found for each query, before the last projection; and the attention (b, heads, n, t).
         """
-        batch, times, count, _ = y.shape
-        heads, width = self.num_heads, self.dim // self.num_heads
-        cells = count // len(frames)
-        own = [y[:, frame, i * cells : (i + 1) * cells] for i, frame in enumerate(frames)]
-        query = self.proj_q(own[0] if len(own) == 1 else torch.cat(own, dim=1)) * width**-0.5
-        weight, tokens = self.proj_kv.weight, y.transpose(1, 2).flatten(0, 1)  # b*n t d
-        by_head = query.flatten(0, 1).unflatten(-1, (heads, width)).transpose(0, 1)  # h b*n w
-        seen = torch.bmm(by_head, weight[: self.dim].unflatten(0, (heads, width)))  # h b*n d: W_k^T q
-        attention = torch.bmm(seen.transpose(0, 1), tokens.mT).softmax(-1)  # b*n h t
-        if self.value_projection:
-            pooled = torch.bmm(attention.to(tokens.dtype), tokens).transpose(0, 1)  # h b*n d
-            out = torch.bmm(pooled, weight[self.dim :].unflatten(0, (heads, width)).mT)
-            if self.proj_kv.bias is not None:
-                out = out + self.proj_kv.bias[self.dim :].unflatten(0, (heads, 1, width))
-            out = out.transpose(0, 1).flatten(1)
-        else:
-            values = tokens.unflatten(-1, (heads, width))
-            out = (attention.to(tokens.dtype).mT.unsqueeze(-1) * values).sum(1).flatten(1)
-        return out.unflatten(0, (batch, count)), attention.view(batch, count, heads, times).transpose(1, 2)
+        key_weight, value_weight = self.proj_kv.weight.chunk(2)
+        return attend_along(
+            y,
+            frames,
+            self.num_heads,
+            self.proj_q.weight,
+            self.proj_q.bias,
+            key_weight,
+            value_weight if self.value_projection else None,
+            self.proj_kv.bias[self.dim :] if self.value_projection and self.proj_kv.bias is not None else None,
+        )
 
-    def _pool(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Trajectory tokens (b, t, n, d) of some queries; keys and values have their frames in the batch."""
-        times = keys.shape[0] // q.shape[0]
-        queries = q.unsqueeze(1).expand(-1, times, -1, -1, -1).flatten(0, 1)
-        return self.attend(queries, keys, values).transpose(1, 2).flatten(2).unflatten(0, (-1, times))
+    def _pool(self, clips: list[Tensor], num_frames: int, queries: int) -> Iterator[Tensor]:
+        """Trajectory tokens (b, t, n, d) from queries, keys and values, of so many queries at a time."""
+        q, k, v = clips
+        if self.approximation is not None:
+            yield from self._approximate(q, k, v, num_frames).split(queries, dim=2)
+            return
+        keys, values = fold_frames(k, num_frames), fold_frames(v, num_frames)
+        for piece in q.split(queries, dim=2):
+            folded = piece.unsqueeze(1).expand(-1, num_frames, -1, -1, -1).flatten(0, 1)
+            yield self.attend(folded, keys, values).transpose(1, 2).flatten(2).unflatten(0, (-1, num_frames))
 
     def _approximate(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
         """Trajectory tokens (b, t, n, d) by landmarks or random features, in float32 at least."""
