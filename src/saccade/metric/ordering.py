@@ -8,15 +8,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def order_of_rows(values: Float[Tensor, "b m"]) -> Int[Tensor, "b m"]:
+def order_of_rows(values: Float[Tensor, "b m"], dtype: torch.dtype = torch.int64) -> Int[Tensor, "b m"]:
     """The columns of each row in ascending order of their values; of equal values the first column comes first.
 
     On the CPU in float32 value and column are packed into one integer, which numpy sorts several times as fast as torch
     sorts pairs: the value's bits into 64, or for rows of up to 1,024 a rounded value into 32, and the few rows in which
-    rounding made a difference again into 64.
+    rounding made two values equal again into 64.
 
     Args:
         values: Without NaN.
+        dtype: Of the columns.
 
     Returns:
         As `values.argsort(dim=1, stable=True)`.
@@ -26,28 +27,34 @@ def order_of_rows(values: Float[Tensor, "b m"]) -> Int[Tensor, "b m"]:
         tensor([[3, 1, 0, 2]])
     """
     if values.dtype != torch.float32 or values.device.type != "cpu":
-        return values.argsort(dim=1, stable=True)
-    if values.shape[1] <= 1024 and values.numel() >= 2**14:
-        return _order_by_rounded(values)
-    return _sort(_packed(values)).bitwise_and_(0xFFFFFFFF)
+        return values.argsort(dim=1, stable=True).to(dtype)
+    short = values.shape[1] <= 1024 and values.numel() >= 2**14
+    return (_order_by_rounded(values) if short else _order_by_bits(values)).to(dtype)
 
 
 def _order_by_rounded(values: Tensor) -> Tensor:
     bits = max(values.shape[1] - 1, 1).bit_length()
-    low = values.masked_fill(values == -torch.inf, torch.inf).amin()
-    high = values.masked_fill(values == torch.inf, -torch.inf).amax()
-    top = 2.0 ** min(31 - bits, 24) - 1
-    if not 0 < float(high - low) < torch.inf:
-        return _sort(_packed(values)).bitwise_and_(0xFFFFFFFF)
-    # monotonous: equal where it is not told apart, and then in the order of columns
-    rounded = (values - low).mul_(top / (high - low)).clamp_(0.0, top)
-    keys = rounded.to(torch.int32).bitwise_left_shift_(bits)
+    low, high = (float(bound) for bound in torch.aminmax(values))
+    if low == -torch.inf:
+        low = float(values.masked_fill(values == -torch.inf, torch.inf).amin())
+    if high == torch.inf:
+        high = float(values.masked_fill(values == torch.inf, -torch.inf).amax())
+    top = 2 ** min(31 - bits, 24) - 1  # for infinity alone
+    step = (high - low) / (top - 1)
+    if not 1e-30 < step < torch.inf:
+        return _order_by_bits(values)
+    # monotonous: a larger value has no smaller code
+    keys = (values - low).mul_(1 / step).clamp_(0, top).to(torch.int32).bitwise_left_shift_(bits)
     keys.bitwise_or_(torch.arange(values.shape[1], dtype=torch.int32))
-    columns = _sort(keys).bitwise_and_(2**bits - 1).to(torch.int64)
-    found = values.gather(1, columns)
-    wrong = (found[:, 1:] < found[:, :-1]).any(dim=1)
-    columns[wrong] = _sort(_packed(values[wrong])).bitwise_and_(0xFFFFFFFF)
+    codes = _sort(keys) >> bits
+    unclear = (codes[:, 1:] == codes[:, :-1]).logical_and_(codes[:, 1:] < top).any(dim=1)
+    columns = keys.bitwise_and_(2**bits - 1)
+    columns[unclear] = _order_by_bits(values[unclear]).to(torch.int32)
     return columns
+
+
+def _order_by_bits(values: Tensor) -> Tensor:
+    return _sort(_packed(values)).bitwise_and_(0xFFFFFFFF)
 
 
 def smallest_of_rows(values: Float[Tensor, "b m"], k: int) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:

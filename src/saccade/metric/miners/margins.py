@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -163,20 +162,25 @@ class MultiSimilarityMiner(BaseMiner):
 def _in_order(kept: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns of a mask, each row's columns in the order of their values."""
     counts = kept.sum(dim=1)
-    width = int(counts.max()) if len(counts) else 0
-    filled = torch.arange(width, device=kept.device) < counts.unsqueeze(1)
+    number, width = int(counts.sum()), int(counts.max()) if len(counts) else 0
+    rows = torch.repeat_interleave(counts, output_size=number)
     if 2 * width > kept.shape[1]:
-        columns = order_of_rows(torch.where(kept, values, torch.inf))[:, :width]
+        columns = order_of_rows(torch.where(kept, values, torch.inf), torch.int32)
+        return rows, _taken(columns, torch.arange(columns.shape[1], device=kept.device) < counts.unsqueeze(1))
+    filled = torch.arange(width, device=kept.device) < counts.unsqueeze(1)
+    places = torch.where(kept)[1]
+    packed, columns = values.new_full(filled.shape, torch.inf), places.new_zeros(filled.shape)
+    packed[filled], columns[filled] = values[rows, places], places
+    return rows, _taken(columns.gather(1, order_of_rows(packed)), filled)
+
+
+def _taken(columns: Tensor, mask: Tensor) -> Tensor:
+    """The entries of a mask; on the CPU numpy takes them several times as fast."""
+    if columns.device.type == "cpu":
+        columns = torch.from_numpy(columns.numpy()[mask.numpy()])
     else:
-        packed, places = values.new_full((len(kept), width), torch.inf), torch.zeros_like(filled, dtype=torch.long)
-        places[filled] = torch.where(kept)[1]
-        packed[filled] = values[kept]
-        columns = places.gather(1, order_of_rows(packed))
-    if kept.device.type == "cpu":  # numpy takes a mask's entries several times as fast
-        rows = np.repeat(np.arange(len(kept)), counts.numpy())
-        return torch.from_numpy(rows), torch.from_numpy(columns.numpy()[filled.numpy()])
-    rows_of_each = torch.arange(len(kept), device=kept.device).repeat_interleave(counts)
-    return rows_of_each, columns.masked_select(filled)
+        columns = columns.masked_select(mask)
+    return columns.to(torch.int64)
 
 
 class AngularMiner(BaseMiner):
