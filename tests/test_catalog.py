@@ -69,7 +69,7 @@ def test_the_catalog_answers_at_once_because_it_imports_no_torch() -> None:
 
 def test_find_gives_the_entry_or_names_the_nearest() -> None:
     assert find("gta").name == "GTA"
-    with pytest.raises(ValueError, match=r"no method 'proxy-anker': did you mean proxy-anchor"):
+    with pytest.raises(ValueError, match=r"no method 'proxy-anker'; near it: proxy-anchor"):
         find("proxy-anker")
     with pytest.raises(ValueError, match=r"saccade list"):
         find("zzzzzz")

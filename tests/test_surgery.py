@@ -63,7 +63,7 @@ def hook_count(model: nn.Module) -> int:
 def test_get_module_names_the_closest(resnet: nn.Module) -> None:
     assert get_module(resnet, "") is resnet
     assert get_module(resnet, "layer3.0.conv2") is resnet.layer3[0].conv2
-    with pytest.raises(ValueError, match=r"ResNet has no layer 'layer3\.0\.conv9'; close to it: layer3\.0\.conv"):
+    with pytest.raises(ValueError, match=r"ResNet has no layer 'layer3\.0\.conv9'; near it: layer3\.0\.conv"):
         get_module(resnet, "layer3.0.conv9")
     with pytest.raises(ValueError, match="no submodules"):
         get_module(nn.ReLU(), "x")
@@ -154,7 +154,7 @@ def test_the_shape_check_changes_nothing(resnet: nn.Module) -> None:
         (lambda m: insert_after(m, "layer2", nn.Conv2d(3, 3, 1), example=EXAMPLE), "Conv2d does not accept"),
         (lambda m: insert_before(m, "layer2", nn.Conv2d(64, 1, 1), example=EXAMPLE), r"'layer2' takes \(2, 64"),
         (lambda m: insert_after(m, "layer2", Pair(), example=EXAMPLE), "gives a tuple"),
-        (lambda m: insert_after(m, "layer9", nn.Identity()), "no layer 'layer9'; close to it: layer"),
+        (lambda m: insert_after(m, "layer9", nn.Identity()), "no layer 'layer9'; near it: layer"),
         (lambda m: insert_after(m, "layer2", nn.Identity(), as_name="0"), "cannot name"),
         (lambda m: insert_after(m, "layer2.0", nn.Identity(), as_name="conv1"), "already has 'conv1'"),
         (lambda m: replace_module(m, "", nn.Identity()), "the model itself"),

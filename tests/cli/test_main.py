@@ -63,8 +63,8 @@ def test_the_quick_commands_import_no_torch(command: list[str]) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["show", "proxy-ancor"], "no method 'proxy-ancor': did you mean proxy-anchor"),
-        (["reproduce", "proxy-ancor"], "did you mean proxy-anchor"),
+        (["show", "proxy-ancor"], "no method 'proxy-ancor'; near it: proxy-anchor"),
+        (["reproduce", "proxy-ancor"], "near it: proxy-anchor"),
         (["list", "--domain", "magic"], "no domain 'magic'; there is"),
         (["reproduce"], "name one method, or give --all"),
         (["reproduce", "proxy-anchor", "--on", "mars"], "no data 'mars'; there is digits, omniglot"),

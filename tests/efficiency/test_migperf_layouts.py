@@ -91,7 +91,7 @@ def test_planning_together_finds_what_one_after_the_other_does_not() -> None:
         ("a100-80gb", ["5g.50gb"], ValueError, r"offers no profile '5g\.50gb'; it offers 1g\.10gb"),
         ("a100-80gb", [], ValueError, "at least one profile"),
         ("rtx", ["1g.10gb"], ValueError, "no table of slices for a GPU 'rtx'"),
-        ("a10", ["1g.10gb"], ValueError, "did you mean a1?00|did you mean a30|did you mean"),
+        ("a10", ["1g.10gb"], ValueError, "'a10'; near it: a100, a30"),
         ("a100-80gb", ["3g.40gb"] * 3, LayoutImpossible, r"3g\.40gb \(number 3\) does not fit on a100-80gb beside"),
         ("a100-80gb", ["7g.80gb", "1g.10gb"], LayoutImpossible, r"memory slice 0 is taken by 7g\.80gb:0"),
         ("a30", ["1g.6gb+me", "1g.6gb+me"], LayoutImpossible, "one instance alone can carry the media engines"),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, distributed
+from torch import Tensor
 from torchmetrics import Accuracy
 
 from saccade.action.autox3d import X3DSearchSpace
@@ -18,6 +18,7 @@ from saccade.action.x3d_supernet import X3DSupernet
 from saccade.data.loading import mix
 from saccade.nn.architectures import CategoricalArchitectureDistribution
 from saccade.nn.probabilistic_search import ProbabilisticSearch
+from saccade.ops.collective import process_count, sum_over_processes
 from saccade.training.task import OptimizerFactory, SchedulerFactory, Task, adamw
 
 
@@ -97,7 +98,7 @@ class X3DSearch(Task):
             max_samples=max_samples,
             parameters=list(self.supernet.parameters()),
             generator=self.draw,
-            agree=mean_over_processes,
+            agree=lambda value: sum_over_processes(value) / process_count(),
         )
         classes = space.num_classes
         self.top1 = Accuracy(task="multiclass", num_classes=classes, average="micro")
@@ -157,18 +158,9 @@ class X3DSearch(Task):
         return self.search.derive(within=self.target)
 
 
-def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean over processes; the value itself where there is one."""
-    if distributed.is_available() and distributed.is_initialized():
-        value = value.clone()
-        distributed.all_reduce(value)
-        value /= distributed.get_world_size()
-    return value
-
-
 def average_over_processes(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace gradients by their mean over processes, which have all drawn the same architectures."""
-    if distributed.is_available() and distributed.is_initialized():
+    if process_count() > 1:
         for parameter in parameters:
             if parameter.grad is not None:
-                parameter.grad = mean_over_processes(parameter.grad)
+                parameter.grad = sum_over_processes(parameter.grad) / process_count()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import timm
 from torch import nn
 
 from saccade.adaptation.adversary import DomainDiscriminator
 from saccade.adaptation.cmss import CurriculumManager
 from saccade.adaptation.networks import Classifier
+from saccade.nn.backbones import timm_model
 
 
 def digits_five_classifier(channels: int = 3, num_classes: int = 10) -> Classifier:
@@ -102,6 +102,4 @@ def timm_manager(
     Raises:
         ValueError: timm does not know the name.
     """
-    if not timm.is_model(name):
-        raise ValueError(f"timm has no model {name!r}; timm.list_models() gives the names")
-    return CurriculumManager(timm.create_model(name, pretrained=pretrained, num_classes=1), bound, min_ess)
+    return CurriculumManager(timm_model(name, pretrained=pretrained, num_classes=1), bound, min_ess)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import timm
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from saccade.nn.backbones import timm_model
 
 
 class Classifier(nn.Module):
@@ -109,9 +110,7 @@ def timm_classifier(name: str, num_classes: int, pretrained: bool = False) -> Cl
         >>> timm_classifier("resnet18", 31).in_features
         512
     """
-    if not timm.is_model(name):
-        raise ValueError(f"timm has no model {name!r}; timm.list_models() gives the names")
-    body = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    body = timm_model(name, pretrained=pretrained, num_classes=0)
     width: int = body.num_features  # type: ignore[assignment]
     head = nn.Linear(width, num_classes)
     with torch.no_grad():

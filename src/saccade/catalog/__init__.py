@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 
 from saccade.catalog.method import Method
+from saccade.spelling import near_it
 
 __all__ = ["DOMAINS", "METHODS", "Method", "find"]
 
@@ -52,6 +52,5 @@ def find(slug: str) -> Method:
     for method in METHODS:
         if method.slug == slug:
             return method
-    near = difflib.get_close_matches(slug, [method.slug for method in METHODS], n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`saccade list` prints them all"
-    raise ValueError(f"no method {slug!r}: {hint}")
+    hint = near_it(slug, [method.slug for method in METHODS], "`saccade list` prints them all")
+    raise ValueError(f"no method {slug!r}; {hint}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from saccade.checkpoints import StateDict, load_strict, read_state
 from saccade.explain import checkpoints
 from saccade.explain.excitation import WEIGHTED
 from saccade.nn.backbones import timm_weights
+from saccade.spelling import near_it
 from saccade.surgery import find_layers
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -108,8 +108,7 @@ def _builder(name: str) -> tuple[Callable[[int | None], nn.Module], tuple[float,
         mean, std = (tuple(config.mean), tuple(config.std)) if config else (IMAGENET_MEAN, IMAGENET_STD)
         return lambda count: timm.create_model(name, **({} if count is None else {"num_classes": count})), mean, std
     known = [*TORCHRAY, *torchvision.models.list_models(module=torchvision.models), *timm.list_models()]
-    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
-    hint = f"close to it: {', '.join(near)}" if near else "wanted a torchvision or timm name, or module:function"
+    hint = near_it(name, known, "a torchvision or timm name, or module:function is accepted")
     raise ValueError(f"no classifier {name!r}; {hint}")
 
 

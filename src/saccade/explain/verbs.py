@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from saccade.explain.draw import colours, overlay, sheet, to_pixels, unit
 from saccade.explain.extremal_perturbation import ExtremalPerturbation
 from saccade.explain.maps import peak
 from saccade.explain.rise import rise
+from saccade.spelling import near_it
 from saccade.surgery import frozen, get_module
 
 NEEDS_LAYER = ("grad_cam", "excitation_backprop", "contrastive_excitation_backprop")
@@ -117,9 +117,8 @@ def explain(
     name = method.replace("-", "_")
     if name not in MAPS:
         known = [key.replace("_", "-") for key in MAPS]
-        near = difflib.get_close_matches(method, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"unknown method {method!r}: {hint}there is {', '.join(known)}")
+        hint = near_it(method, known, f"there is {', '.join(known)}")
+        raise ValueError(f"unknown method {method!r}; {hint}")
     if size < 16:
         raise ValueError(f"size {size}: wanted at least 16 pixels")
     picture = read_image(image)

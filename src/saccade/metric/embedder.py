@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from torch.nn import functional as F
 from saccade.checkpoints import load_strict, read_state, read_torch
 from saccade.metric.task import MetricLearning
 from saccade.nn.backbones import timm_weights
+from saccade.spelling import near_it
 from saccade.training.cli import EMBEDDED, load_task
 from saccade.training.data import DataModule
 from saccade.training.recipes import find_recipe
@@ -157,8 +157,7 @@ def load_embedder(spec: ModelSpec, *, download: bool = False, device: torch.devi
 
 def _from_timm(spec: ModelSpec, download: bool) -> tuple[nn.Module, Callable[[Any], Tensor]]:
     if not timm.is_model(spec.model):
-        near = difflib.get_close_matches(spec.model, timm.list_models(), n=4, cutoff=0.5)
-        hint = f"near it: {', '.join(near)}" if near else f"a timm name or a file {'|'.join(CHECKPOINTS)} is accepted"
+        hint = near_it(spec.model, timm.list_models(), f"a timm name or a file {'|'.join(CHECKPOINTS)} is accepted")
         raise ValueError(f"no model {spec.model!r}; {hint}")
     if spec.weights == "default":
         source, cached = timm_weights(spec.model)

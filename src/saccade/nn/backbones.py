@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import timm
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from saccade.nn.bn_inception import BNInception
+from saccade.spelling import near_it
 
 
 def feature_extractor(
@@ -44,14 +45,34 @@ def feature_extractor(
             raise ValueError("bn_inception has no weights to download: convert a checkpoint and load it")
         network = BNInception()
         return network, network.num_features
-    if not timm.is_model(backbone):
-        near = difflib.get_close_matches(backbone, ["bn_inception", *timm.list_models()], n=3)
-        raise ValueError(f"no backbone {backbone!r}" + (f"; near it: {', '.join(near)}" if near else ""))
-    model = timm.create_model(backbone, pretrained=pretrained, num_classes=0, global_pool="")
+    model = timm_model(backbone, pretrained=pretrained, num_classes=0, global_pool="")
     channels = model.num_features
     if not isinstance(channels, int):
         raise ValueError(f"{backbone} does not say how many channels it gives")
     return model, channels
+
+
+def timm_model(name: str, **options: Any) -> nn.Module:
+    """A model of timm.
+
+    Args:
+        name: As timm knows it, such as `resnet50`.
+        **options: Of `timm.create_model`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: timm does not know the name (the nearest are listed).
+
+    Example:
+        >>> timm_model("resnet18", num_classes=0).num_features
+        512
+    """
+    if not timm.is_model(name):
+        hint = near_it(name, timm.list_models(), "timm.list_models() gives the names")
+        raise ValueError(f"timm has no model {name!r}; {hint}")
+    return timm.create_model(name, **options)
 
 
 def timm_weights(name: str) -> tuple[str | None, bool]:

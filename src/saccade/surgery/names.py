@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 from torch import nn
+
+from saccade.spelling import near_it
 
 Kind = type | tuple[type, ...] | Callable[[nn.Module], bool]
 
@@ -31,9 +32,8 @@ def get_module(model: nn.Module, name: str) -> nn.Module:
         return model.get_submodule(name)
     except AttributeError:
         names = [known for known, _ in model.named_modules() if known]
-        near = difflib.get_close_matches(name, names, n=4, cutoff=0.5) or names[:4]
-        hint = f"; close to it: {', '.join(near)}" if near else " (it has no submodules)"
-        raise ValueError(f"{type(model).__name__} has no layer {name!r}{hint}") from None
+        hint = near_it(name, names, f"there is {', '.join(names[:4])}" if names else "it has no submodules")
+        raise ValueError(f"{type(model).__name__} has no layer {name!r}; {hint}") from None
 
 
 def find_layers(model: nn.Module, kind: Kind) -> dict[str, nn.Module]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import shlex
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from saccade.nn.input_spec import InputSpec
 from saccade.nn.on_clips import OnClips, OnTokens
 from saccade.nn.video_vit import VideoTransformer
+from saccade.spelling import near_it
 from saccade.surgery import insert_after
 from saccade.training.recipes import find_recipe, recipes
 from saccade.training.task import Task
@@ -49,9 +49,8 @@ def build_model(name: str, arguments: Sequence[str] = ()) -> nn.Module:
     if timm.is_model(name):
         return _called(timm.create_model, name, {"model_name": name, "pretrained": False, **settings})
     if "." not in name:
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; near it: {', '.join(near)}" if near else ""
-        raise ValueError(f"no model {name!r}: name a recipe, a dotted path, or a model of timm{hint}")
+        hint = near_it(name, timm.list_models(), "a recipe, a dotted path, or a model of timm is accepted")
+        raise ValueError(f"no model {name!r}; {hint}")
     model = _called(_find(name), name, settings)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} gives a {type(model).__name__}, wanted a torch.nn.Module")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib.resources import files
 from pathlib import Path
+
+from saccade.spelling import near_it
 
 PACKAGE = Path(str(files("saccade")))
 
@@ -32,6 +33,5 @@ def find_recipe(name: str) -> tuple[str, Path]:
     path = Path(name)
     if path.is_file():
         return path.stem, path
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.3)
-    hint = f"near it: {', '.join(near)}" if near else f"there is {', '.join(known) or 'none yet'}"
+    hint = near_it(name, known, f"there is {', '.join(known) or 'none yet'}")
     raise FileNotFoundError(f"no recipe {name!r}, and no file of that name; {hint}")

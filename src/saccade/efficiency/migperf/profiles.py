@@ -6,11 +6,12 @@ Slices of compute (`g`) and of memory are counted apart: an A100 has seven of th
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from saccade.spelling import near_it
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,5 @@ def gpu_model(name: str) -> GpuModel:
         exact = f"{family[1]}-{size[1]}gb" if size else _SHORT[family[1]]
         if exact in GPU_MODELS:
             return GPU_MODELS[exact]
-    near = difflib.get_close_matches(plain, [*GPU_MODELS, *_SHORT], n=2, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(GPU_MODELS)}"
-    raise ValueError(f"no table of slices for a GPU {name!r}: {hint}")
+    hint = near_it(plain, [*GPU_MODELS, *_SHORT], f"there is {', '.join(GPU_MODELS)}")
+    raise ValueError(f"no table of slices for a GPU {name!r}; {hint}")
