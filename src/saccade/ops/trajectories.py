@@ -124,13 +124,19 @@ class _AttendAlong(torch.autograd.Function):
         y, ctx.frames, ctx.heads, *weights = inputs
         _, attention, query, seen, pooled = output
         ctx.mark_non_differentiable(query, seen, pooled)
+        ctx.set_materialize_grads(False)
         kept = (seen, pooled) if ctx.heads <= y.shape[1] else (None, None)
         ctx.save_for_backward(y, attention, *weights, query, *kept)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor, grad_attention: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.autocast(grad_out.device.type, enabled=False):
+    def backward(
+        ctx: Any, grad_out: Tensor | None, grad_attention: Tensor | None, *_: None
+    ) -> tuple[Tensor | None, ...]:
+        y = ctx.saved_tensors[0]
+        if grad_out is None:
+            grad_out = torch.zeros_like(y[:, 0])
+        with torch.autocast(y.device.type, enabled=False):
             return _way_back(ctx.frames, ctx.heads, ctx.needs_input_grad, grad_out, grad_attention, *ctx.saved_tensors)
 
 
@@ -139,7 +145,7 @@ def _way_back(
     heads: int,
     needed: tuple[bool, ...],
     grad_out: Tensor,
-    grad_attention: Tensor,
+    grad_attention: Tensor | None,
     y: Tensor,
     attention: Tensor,
     query_weight: Tensor,
@@ -165,7 +171,9 @@ def _way_back(
         d_value_bias = by_head.sum(0).flatten() if value_bias is not None and needed[7] else None
         del pooled
         d_pooled = torch.bmm(by_head.transpose(0, 1), _by_head(value_weight, heads)).transpose(0, 1)
-    d_attention = torch.bmm(d_pooled, tokens.mT).to(attention.dtype) + _by_query(grad_attention)
+    d_attention = torch.bmm(d_pooled, tokens.mT).to(attention.dtype)
+    if grad_attention is not None:
+        d_attention += _by_query(grad_attention)
     d_logits = attention * (d_attention - (attention * d_attention).sum(-1, keepdim=True))
     d_logits = d_logits.to(y.dtype)
     d_tokens = torch.bmm(weight.mT, d_pooled)
