@@ -210,7 +210,7 @@ class SubCenterArcFaceLoss(ArcFaceLoss):
         super().__init__(num_classes, embedding_size, margin, scale, **kwargs)
 
     def get_cosine(self, embeddings: Tensor) -> Tensor:  # noqa: D102
-        return super().get_cosine(embeddings).unflatten(1, (self.num_classes, self.sub_centers)).amax(dim=2)
+        return super().get_cosine(embeddings).unflatten(1, (self.num_classes, self.sub_centers)).max(dim=2).values
 
     @torch.no_grad()
     def get_outliers(
@@ -331,7 +331,7 @@ class P2SGradLoss(BaseMetricLossFunction):
             self.weight.copy_(F.normalize(self.weight, dim=0))
         # the length is 1, and no gradient goes through it
         cosines = (F.normalize(embeddings, dim=1) @ self.weight.to(embeddings.dtype)).clamp(-1, 1)
-        wanted = F.one_hot(labels, self.num_classes).to(cosines)
+        wanted = torch.zeros_like(cosines).scatter_(1, labels.unsqueeze(1), 1.0)
         return {"loss": terms(F.mse_loss(cosines, wanted), None, "already_reduced")}
 
 

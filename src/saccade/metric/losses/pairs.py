@@ -39,9 +39,11 @@ class Pairs:
 
     def positive(self, function: Any) -> dict[str, Any]:
         """Losses of positive pairs, a function of their distances."""
-        if self.listed is None:
-            return terms(MaskedMatrix(function(self.mat), self.same), None, "pos_pair")
-        return self._of_list(self.listed[:2], function, "pos_pair")
+        if self.listed is not None:
+            return self._of_list(self.listed[:2], function, "pos_pair")
+        if self.mat.device.type == "cpu" and 8 * int(self.same.sum()) < self.same.numel():  # few: a list is faster
+            return self._of_list(self.positive_list(), function, "pos_pair")
+        return terms(MaskedMatrix(function(self.mat), self.same), None, "pos_pair")
 
     def negative(self, function: Any) -> dict[str, Any]:
         """Losses of negative pairs, a function of their distances."""

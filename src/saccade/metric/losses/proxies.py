@@ -145,9 +145,10 @@ class SoftTripleLoss(WeightedLoss):
 
     def get_logits(self, embeddings: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Similarities of embeddings and classes."""
-        similarity = self.distance(embeddings, self.fc.T.to(embeddings.dtype))
-        similarity = similarity.unflatten(1, (self.num_classes, self.centers_per_class))
-        return ((similarity * self.gamma).softmax(dim=2) * similarity).sum(dim=2)
+        shape = (self.num_classes, self.centers_per_class)
+        centers = self.fc.T.to(embeddings.dtype).unflatten(0, shape).transpose(0, 1).flatten(0, 1)
+        similarity = self.distance(embeddings, centers).unflatten(1, shape[::-1])  # the long axis last, for speed
+        return ((similarity * self.gamma).softmax(dim=1) * similarity).sum(dim=1)
 
 
 class ManifoldLoss(BaseMetricLossFunction):
