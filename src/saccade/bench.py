@@ -98,7 +98,7 @@ def geometric_mean(group: str, measured: Sequence[Measured], target: float) -> M
 
 
 def compare(
-    comparison: Comparison, *, rounds: int = 7, min_seconds: float = 0.2, most_seconds: float = 30.0
+    comparison: Comparison, *, rounds: int = 21, min_seconds: float = 0.1, most_seconds: float = 30.0
 ) -> Measured:
     """Time both sides, alternating, so that a drift of the machine meets both alike.
 

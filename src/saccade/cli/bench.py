@@ -53,7 +53,7 @@ def bench(
             if record:
                 _record(folder / "results.json", name, measured.row())
             memory = "" if measured.memory_ratio is None else f"{measured.memory_ratio:.1f}"
-            wanted = f"{measured.target:g}" + (f" / {measured.memory_target:g}" if measured.memory_target else "")
+            wanted = f"{measured.target:.2g}" + (f" / {measured.memory_target:.2g}" if measured.memory_target else "")
             style = "" if measured.met else "red"
             times = (f"{1e3 * seconds:.3g} ms" for seconds in (measured.ours_s, measured.peer_s))
             table.add_row(
@@ -68,7 +68,7 @@ def bench(
 
 
 def _measured(module: ModuleType, match: str) -> Iterator[Measured]:
-    """Each comparison, and at the end the geometric mean of each group that the file names in `GROUPS`."""
+    """Each comparison, and after all of them the geometric mean of each group that the file names in `GROUPS`."""
     from saccade.bench import compare, geometric_mean
 
     groups: dict[str, list[Measured]] = {}
@@ -78,7 +78,7 @@ def _measured(module: ModuleType, match: str) -> Iterator[Measured]:
             groups.setdefault(comparison.group, []).append(measured)
             yield measured
     for group, target in getattr(module, "GROUPS", {}).items():
-        if len(groups.get(group, ())) > 1:
+        if not match and len(groups.get(group, ())) > 1:
             yield geometric_mean(group, groups[group], target)
 
 

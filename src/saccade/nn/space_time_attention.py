@@ -236,10 +236,12 @@ class TrajectoryAttention(JointSpaceTimeAttention):
         k, v = k[:, :, 1:], v[:, :, 1:]
         numbers, queries = PIECE.get(x.device.type, PIECE["cuda"])
         tokens = num_frames * count * self.dim  # of the trajectories of a clip
-        clips = len(x) if torch.compiler.is_compiling() else max(1, numbers // tokens)
         each = num_frames if tokens <= numbers else -(-queries // cells)
+        groups = [[first, q, k, v]]
+        if not torch.compiler.is_compiling():  # a graph takes any number of clips
+            groups = [list(some) for some in zip(*(z.split(max(1, numbers // tokens)) for z in groups[0]), strict=True)]
         outs, attentions = [], []
-        for lead, *some in zip(*(z.split(clips) for z in (first, q, k, v)), strict=True):
+        for lead, *some in groups:
             pieces = self._pool(some, num_frames, each * cells)
             starts = range(0, num_frames, each)
             found = [
