@@ -509,3 +509,16 @@ def test_real_faiss_changes_nothing() -> None:
     items, queries = torch.randn(500, 16), torch.randn(6, 16)
     for ours, plain in zip(Searcher(items, faiss_from=10)(queries, 7), nearest(queries, items, 7), strict=True):
         assert torch.equal(ours, plain)
+
+
+@pytest.mark.parametrize("count", [1, 3, 63, 64])
+def test_a_few_queries_of_many_items_find_what_many_find(count: int) -> None:
+    items = torch.randn(66_000, 64, generator=torch.Generator().manual_seed(0))
+    items[70:90] = items[7]  # ties
+    assert items.numel() > 2**22
+    queries = items[5:69] + 0.1
+    some, all_of_them = nearest(queries[:count], items, 12), nearest(queries, items, 12)
+    for found, wanted in zip(some, all_of_them, strict=True):
+        assert torch.equal(found, wanted[:count])
+    squared = (items - queries[0]).double().square().sum(dim=1)
+    assert torch.equal(some[1][0], squared.sort(stable=True).indices[:12])

@@ -48,8 +48,7 @@ def nearest(
     norms = items.square().sum(dim=1) if norms is None else norms
     found = []
     for part in queries.split(max(1, CHUNK // len(items))):
-        # |q - x|^2 less |q|^2, which is the same for all items of a query
-        approximate = torch.addmm(norms, part, items.T, alpha=-2)
+        approximate = relative_distances(part, items, norms)
         farthest = approximate.topk(k, dim=1, largest=False).values[:, -1:]
         farthest = farthest + rounding(part, norms)
         candidates = approximate <= farthest
@@ -58,6 +57,20 @@ def nearest(
     if not found:
         return queries.new_zeros(0, k), torch.zeros(0, k, dtype=torch.int64, device=items.device)
     return torch.stack([distances for distances, _ in found]), torch.stack([indices for _, indices in found])
+
+
+def relative_distances(
+    queries: Float[Tensor, "q d"], items: Float[Tensor, "n d"], norms: Float[Tensor, " n"]
+) -> Float[Tensor, "q n"]:
+    """|q - x|^2 less |q|^2, which is the same for all items of a query.
+
+    With a few queries and more items than a cache holds, the items come first in the product, and two queries at least:
+    then a CPU reads the items once and on all cores.
+    """
+    if len(queries) >= 64 or items.numel() <= 2**22:
+        return torch.addmm(norms, queries, items.T, alpha=-2)
+    pair = queries if len(queries) > 1 else queries.repeat(2, 1)
+    return torch.add(norms, (items @ pair.T).T[: len(queries)], alpha=-2).contiguous()
 
 
 def rounding(queries: Float[Tensor, "q d"], norms: Float[Tensor, " n"]) -> Float[Tensor, "q 1"]:
