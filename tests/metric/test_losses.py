@@ -159,6 +159,22 @@ def test_bfloat16_and_float32_are_near_float64() -> None:
         torch.testing.assert_close(rough.double(), exact, rtol=0.15, atol=0.05)
 
 
+@pytest.mark.parametrize("classes", [2, 12])  # many positives, looked at in the matrix, and few, looked at as a list
+@pytest.mark.parametrize(
+    "name",
+    ["ContrastiveLoss", "IntraPairVarianceLoss", "ThresholdConsistentMarginLoss", "SignalToNoiseRatioContrastiveLoss"],
+)
+def test_few_positives_and_many_count_as_if_they_were_listed(name: str, classes: int) -> None:
+    x, labels = batch(48, classes, seed=7)
+    results = []
+    for indices in (None, tuples.all_pairs(labels)):
+        points = x.clone().requires_grad_()
+        value = build(name)(points, labels, indices)
+        value.backward()
+        results.append((value, points.grad))
+    torch.testing.assert_close(*results)
+
+
 # --- sums without lists
 
 

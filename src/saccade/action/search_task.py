@@ -98,7 +98,7 @@ class X3DSearch(Task):
             max_samples=max_samples,
             parameters=list(self.supernet.parameters()),
             generator=self.draw,
-            agree=lambda value: sum_over_processes(value) / process_count(),
+            agree=average_over_processes,
         )
         classes = space.num_classes
         self.top1 = Accuracy(task="multiclass", num_classes=classes, average="micro")
@@ -117,7 +117,7 @@ class X3DSearch(Task):
         warm = self.current_epoch < self.warmup_epochs
         self.draw.manual_seed(mix(self.draws, self.current_epoch, batch_idx))
         sampled = self.search.weight_gradients(batch, uniform=warm)
-        average_over_processes(self.search.parameters)
+        average_gradients(self.search.parameters)
         weights.step()
         if not warm:
             sampled = self.search.architecture_gradients(batch[HELD_OUT])
@@ -158,9 +158,14 @@ class X3DSearch(Task):
         return self.search.derive(within=self.target)
 
 
-def average_over_processes(parameters: Iterable[torch.nn.Parameter]) -> None:
+def average_over_processes(value: Tensor) -> Tensor:
+    """The mean over processes, entry by entry."""
+    return sum_over_processes(value) / process_count()
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace gradients by their mean over processes, which have all drawn the same architectures."""
     if process_count() > 1:
         for parameter in parameters:
             if parameter.grad is not None:
-                parameter.grad = sum_over_processes(parameter.grad) / process_count()
+                parameter.grad = average_over_processes(parameter.grad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,6 @@ def read_mat(path: Path, **options: Any) -> dict[str, Any]:
         raise FileNotFoundError(f"no file {path}")
     try:
         content = loadmat(path, **options)
-    except (ValueError, NotImplementedError, MatReadError, OSError) as error:
+    except (ValueError, TypeError, IndexError, NotImplementedError, MatReadError, OSError, zlib.error) as error:
         raise ValueError(f"{path} is not a MATLAB file up to version 7: {error}") from None
     return {name: value for name, value in content.items() if not name.startswith("__")}

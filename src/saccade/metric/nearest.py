@@ -48,7 +48,7 @@ def nearest(
     norms = items.square().sum(dim=1) if norms is None else norms
     found = []
     for part in queries.split(max(1, CHUNK // len(items))):
-        approximate = relative_distances(part, items, norms)
+        approximate = rough_distances(part, items, norms)
         farthest = approximate.topk(k, dim=1, largest=False).values[:, -1:]
         farthest = farthest + rounding(part, norms)
         candidates = approximate <= farthest
@@ -59,10 +59,10 @@ def nearest(
     return torch.stack([distances for distances, _ in found]), torch.stack([indices for _, indices in found])
 
 
-def relative_distances(
+def rough_distances(
     queries: Float[Tensor, "q d"], items: Float[Tensor, "n d"], norms: Float[Tensor, " n"]
 ) -> Float[Tensor, "q n"]:
-    """|q - x|^2 less |q|^2, which is the same for all items of a query.
+    """|q - x|^2 less |q|^2, which is the same for all items of a query; up to rounding.
 
     With a few queries and more items than a cache holds, the items come first in the product, and two queries at least:
     then a CPU reads the items once and on all cores.

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from saccade.ops.features import orthogonal_gaussian
 from saccade.ops.frame_attention import (
-    fold_frames,
+    frame_attention,
     nystrom_attention,
     orthoformer_attention,
     performer_attention,
@@ -281,10 +281,9 @@ class TrajectoryAttention(JointSpaceTimeAttention):
         if self.approximation is not None:
             yield from self._approximate(q, k, v, num_frames).split(queries, dim=2)
             return
-        keys, values = fold_frames(k, num_frames), fold_frames(v, num_frames)
+        dropout = self.attn_drop if self.training else 0.0
         for piece in q.split(queries, dim=2):
-            folded = piece.unsqueeze(1).expand(-1, num_frames, -1, -1, -1).flatten(0, 1)
-            yield self.attend(folded, keys, values).transpose(1, 2).flatten(2).unflatten(0, (-1, num_frames))
+            yield frame_attention(piece, k, v, num_frames, dropout).permute(0, 3, 2, 1, 4).flatten(3)
 
     def _approximate(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
         """Trajectory tokens (b, t, n, d) by landmarks or random features, in float32 at least."""

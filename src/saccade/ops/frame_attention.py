@@ -61,25 +61,13 @@ def frame_attention(
     batch = q.shape[0]
     queries = q.unsqueeze(1).expand(-1, num_frames, -1, -1, -1).flatten(0, 1)
     pooled = F.scaled_dot_product_attention(
-        queries, fold_frames(k, num_frames), fold_frames(v, num_frames), dropout_p=dropout
+        queries, _fold_frames(k, num_frames), _fold_frames(v, num_frames), dropout_p=dropout
     )
     return pooled.unflatten(0, (batch, num_frames)).permute(0, 2, 3, 1, 4)
 
 
-def fold_frames(x: Float[Tensor, "b h m d"], num_frames: int) -> Float[Tensor, "bt h p d"]:
-    """Fold the frames of tokens into the batch, clip by clip.
-
-    Args:
-        x: Tokens by head, frame-major.
-        num_frames: Frames in a clip.
-
-    Returns:
-        Tokens of single frames.
-
-    Example:
-        >>> fold_frames(torch.zeros(2, 3, 12, 8), num_frames=4).shape
-        torch.Size([8, 3, 3, 8])
-    """
+def _fold_frames(x: Tensor, num_frames: int) -> Tensor:
+    """Fold the frames of tokens (b, h, m, d) into the batch, clip by clip: (b*t, h, p, d)."""
     return x.unflatten(2, (num_frames, -1)).transpose(1, 2).flatten(0, 1)
 
 
